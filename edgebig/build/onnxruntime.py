@@ -1,0 +1,42 @@
+"""Optimizes a graph for ONNX Runtime on a CPU, ahead of its first use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnxruntime as ort
+
+from edgebig.errors import BuildError
+
+_EXTERNAL_ABOVE = 1 << 30
+
+
+def optimize_for_cpu(graph: Path, out: Path) -> str:
+    """Writes the graph as ONNX Runtime fuses it, so that a device need not do it at every start.
+
+    The level is EXTENDED: the layout optimizations beyond it depend on the exact processor, and the
+    runtime adds them when it loads.
+
+    Args:
+        graph: an ONNX file.
+        out: the file to write; large weights go to ``<out>.data`` beside it.
+
+    Returns:
+        ONNX Runtime's version; older ones may not know the fused operators.
+
+    Raises:
+        BuildError: ONNX Runtime refuses the graph.
+    """
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(out)
+    options.log_severity_level = 3
+    size = sum(f.stat().st_size for f in graph.parent.iterdir() if f.name.startswith(graph.name))
+    if size > _EXTERNAL_ABOVE:
+        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", f"{out.name}.data")
+        options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+    try:
+        ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions share no public base
+        raise BuildError(f"ONNX Runtime refuses the graph {graph.stem}: {error}") from error
+    return str(ort.__version__)

@@ -1,0 +1,45 @@
+"""Folds BatchNormalization into the convolution before it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+from onnxscript.rewriter import RewriteRuleSet
+from onnxscript.rewriter.rules.common import _fuse_batchnorm
+
+from edgebig.graph.graph import Graph
+from edgebig.graph.passes.base import PassReport, difference, operators
+
+
+@dataclass(frozen=True)
+class FoldBatchNorm:
+    """``W' = W * gamma / sqrt(var + eps)``, ``b' = (b - mean) * gamma / sqrt(var + eps) + beta``.
+
+    For Conv, ConvTranspose and Gemm whose output only the BatchNormalization reads (onnxscript's rules).
+    """
+
+    name = "fold BatchNorm"
+
+    def __call__(self, graph: Graph) -> PassReport:
+        before = operators(graph)
+        rules: RewriteRuleSet = _fuse_batchnorm.rules
+        rules.apply_to_model(graph.model)
+        declined = tuple(
+            f"{node.name or node.outputs[0].name} stays: {_why(node)}"
+            for node in graph.nodes()
+            if node.op_type == "BatchNormalization"
+        )
+        return PassReport(self.name, difference(before, operators(graph)), declined)
+
+
+def _why(node: ir.Node) -> str:
+    value = node.inputs[0]
+    producer = value.producer() if value is not None else None
+    if producer is None:
+        return "it reads an input of the graph"
+    if producer.op_type not in {"Conv", "ConvTranspose", "Gemm"}:
+        return f"it follows {producer.op_type}, not a convolution"
+    if value is not None and len(value.uses()) > 1:
+        return f"others read the output of {producer.name or producer.op_type} too"
+    return "its statistics or the weights are not constant"

@@ -1,0 +1,40 @@
+"""Raises a graph to the opset that the pipeline needs."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from onnxscript.version_converter import convert_version
+
+from edgebig.errors import GraphError
+from edgebig.graph.graph import Graph
+from edgebig.graph.passes.base import PassReport
+
+
+@dataclass(frozen=True)
+class RaiseOpset:
+    """Converts the graph to at least ``opset``; a newer graph is left as it is.
+
+    Per-channel Q/DQ needs opset 13, Q/DQ of FP16 tensors 19; older graphs would become invalid.
+    """
+
+    opset: int
+    name = "raise opset"
+
+    def __call__(self, graph: Graph) -> PassReport:
+        before = graph.opset
+        unused = [d for d in graph.model.opset_imports if d and not any(n.domain == d for n in graph.nodes())]
+        for domain in unused:
+            del graph.model.opset_imports[domain]
+        dropped = (f"dropped the unused operator sets {', '.join(unused)}",) if unused else ()
+        if before >= self.opset:
+            return PassReport(self.name, dropped)
+        logging.getLogger("onnxscript.version_converter").setLevel(logging.ERROR)
+        convert_version(graph.model, self.opset, fallback=True)
+        graph._drop_initializer_inputs()
+        if graph.opset != self.opset:
+            raise GraphError(
+                f"the graph {graph.name} cannot be raised from opset {before} to {self.opset}: export it with opset {self.opset}"
+            )
+        return PassReport(self.name, (*dropped, f"opset {before} became {self.opset}"))

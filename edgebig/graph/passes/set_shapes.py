@@ -1,0 +1,65 @@
+"""Gives inputs their shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from edgebig.errors import GraphError, UsageError
+from edgebig.graph.graph import Graph, shape_of
+from edgebig.graph.passes.base import PassReport
+from edgebig.graph.shapes import infer_shapes
+from edgebig.spec import Dim
+
+
+@dataclass(frozen=True)
+class SetShapes:
+    """Sets the shape of each named input and lets every other shape follow from them.
+
+    A dynamic axis that becomes a size becomes it wherever its name occurs among the inputs, and
+    the shapes inside the graph are inferred anew, since those of the old shape no longer hold.
+    """
+
+    shapes: Mapping[str, tuple[Dim, ...]]
+    name = "set shapes"
+
+    def __call__(self, graph: Graph) -> PassReport:
+        known: dict[str, int] = {}
+        changed = []
+        for name, new in self.shapes.items():
+            value, old = self._input(graph, name)
+            if old is not None:
+                self._check(name, old, new)
+                known.update({o: n for o, n in zip(old, new, strict=True) if isinstance(o, str) and isinstance(n, int)})
+            if old != new:
+                value.shape = ir.Shape(new)
+                changed.append(f"{name}: {_text(old)} became {_text(new)}")
+        for value in graph.model.graph.inputs:
+            old = shape_of(value)
+            if old is not None and any(d in known for d in old):
+                new = tuple(known.get(d, d) if isinstance(d, str) else d for d in old)
+                value.shape = ir.Shape(new)
+                changed.append(f"{value.name}: {_text(old)} became {_text(new)}")
+        if changed:
+            infer_shapes(graph)
+        return PassReport(self.name, tuple(changed))
+
+    def _input(self, graph: Graph, name: str) -> tuple[ir.Value, tuple[Dim, ...] | None]:
+        try:
+            value = graph.require_input(name)
+        except GraphError as error:
+            raise UsageError(f"--shapes: {error}") from error
+        return value, shape_of(value)
+
+    def _check(self, name: str, old: tuple[Dim, ...], new: tuple[Dim, ...]) -> None:
+        if len(old) != len(new):
+            raise UsageError(f"--shapes: {name} has {len(old)} axes ({_text(old)}), found {len(new)} ({_text(new)})")
+        for a, b in zip(old, new, strict=True):
+            if isinstance(a, int) and a != b:
+                raise UsageError(f"--shapes: {name} has the fixed shape {_text(old)}, found {_text(new)}")
+
+
+def _text(shape: tuple[Dim, ...] | None) -> str:
+    return "x".join("?" if d is None else str(d) for d in shape) or "scalar" if shape is not None else "unknown"

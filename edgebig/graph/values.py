@@ -1,0 +1,26 @@
+"""Questions about values and nodes that several stages ask."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from edgebig.graph.graph import Graph
+
+
+def float_activations(graph: Graph) -> list[ir.Value]:
+    """The float32 values of the main graph that depend on its inputs."""
+    main = graph.model.graph
+    values = [*main.inputs, *(value for node in main for value in node.outputs)]
+    return [v for v in values if v.dtype == ir.DataType.FLOAT and v.name and v.const_value is None]
+
+
+def constant(value: ir.Value | None) -> ir.TensorProtocol | None:
+    """The tensor of an initializer; ``None`` for anything that is computed."""
+    if value is None or value.producer() is not None or value.is_graph_input():
+        return None
+    return value.const_value
+
+
+def consumers(value: ir.Value) -> list[ir.Node]:
+    """The nodes that read a value, each once, in no order."""
+    return list({id(node): node for node, _ in value.uses()}.values())

@@ -1,0 +1,103 @@
+"""compile(): source -> graph -> calibrate -> quantize -> build -> verify, and the bundle that holds the result.
+
+This is the only module that imports every stage, and the only one that knows their order.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from edgebig import steps
+from edgebig.bundle import Bundle, BundleWriter, Manifest
+from edgebig.quantize import check_precision
+from edgebig.recipe import Recipe, Shape
+from edgebig.request import Data, Request, Shapes
+from edgebig.stages import Listener, StageLog
+from edgebig.target import Target
+
+
+def compile(
+    model: Any,
+    *,
+    out: str | Path,
+    target: Target | str | Path | None = None,
+    recipe: Recipe | str | Path | None = None,
+    precision: str | None = None,
+    calibration: Data | None = None,
+    task: str | None = None,
+    shapes: str | Mapping[str, Shape] | None = None,
+    min_shapes: str | Mapping[str, Shape] | None = None,
+    opt_shapes: str | Mapping[str, Shape] | None = None,
+    max_shapes: str | Mapping[str, Shape] | None = None,
+    freeze: Mapping[str, int | float | bool] | None = None,
+    example_inputs: Mapping[str, Any] | Sequence[Any] | None = None,
+    keep_original: bool | None = None,
+    force: bool = False,
+    listener: Listener | None = None,
+) -> Bundle:
+    """Compiles a trained model for a target and writes the bundle.
+
+    Args:
+        model: a Hugging Face folder or hub name, an ``.onnx`` file, or a ``torch.nn.Module``.
+        out: the bundle's folder, which must not exist unless ``force`` is set.
+        target: a Target, its name or YAML file; the recipe's, or ``cpu``.
+        recipe: a Recipe, its name or YAML file.
+        precision: ``fp32``, ``fp16``, ``bf16``, ``int8``, ``fp8``, ``int4`` or ``auto``.
+        calibration: samples: a file or folder, ``ready:NAME`` for a set that ships with edgebig, or an
+            iterable of mappings from input name to array.
+        task: Optimum's task name; found from the model's config otherwise.
+        shapes: fixed input shapes, as ``name:1x3x224x224,other:1x16`` or a mapping.
+        min_shapes, opt_shapes, max_shapes: the range of shapes instead, each in the same form.
+        freeze: inputs that become constants, with their values.
+        example_inputs: for a module: its inputs, by parameter name or in order; their first axis becomes dynamic.
+        keep_original: whether the bundle also carries the graph before quantization.
+        force: replaces a bundle that is at ``out``.
+        listener: called with each :class:`edgebig.stages.Event`.
+
+    Returns:
+        The written bundle.
+
+    Raises:
+        EdgebigError: see :mod:`edgebig.errors`; nothing is left at ``out``.
+    """
+    overrides = {"precision": precision, "task": task, "freeze": freeze, "keep_original": keep_original}
+    wanted = Shapes(shapes, min_shapes, opt_shapes, max_shapes)
+    request = Request.resolve(recipe, target, calibration, wanted, overrides)
+    check_precision(request.target, request.recipe.precision)
+    steps.check_model_exists(model)
+
+    with BundleWriter(out, force=force) as writer, tempfile.TemporaryDirectory(prefix="edgebig-") as folder:
+        log, work = StageLog(listener), Path(folder)
+        with log.stage("source") as notes:
+            source = steps.load_source(model, request, example_inputs, work, notes)
+        with log.stage("graph") as notes:
+            parts = [steps.prepare_graph(part, source, request, notes) for part in source.parts]
+        with log.stage("calibrate") as notes:
+            for part in parts:
+                steps.calibrate_part(part, source, request, notes)
+        with log.stage("quantize") as notes:
+            for part in parts:
+                steps.quantize_part(part, request, notes)
+        with log.stage("build") as notes:
+            for part in parts:
+                steps.build_part(part, request, writer, work, notes)
+        with log.stage("verify") as notes:
+            finished = {part.name: steps.verify_part(part, request, writer, notes) for part in parts}
+        steps.write_processor(source, request, writer)
+        return writer.commit(
+            Manifest(
+                name=source.name,
+                precision=request.recipe.precision,
+                target=request.target.model_dump(mode="json"),
+                recipe=request.recipe.model_dump(mode="json"),
+                source={"kind": source.kind, "name": source.name, "task": source.task, "sha256": source.sha256},
+                parts=finished,
+                stages=tuple(log.stages),
+                versions=steps.tool_versions(),
+                created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            )
+        )

@@ -1,0 +1,148 @@
+"""Carries out a plan: puts Q/DQ pairs on activations and quantized weights into the graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+
+from edgebig.errors import GraphError
+from edgebig.graph import Graph
+from edgebig.graph.check import check_graph
+from edgebig.graph.values import constant
+from edgebig.quantize.formats import Format, block_scales, channel_scales
+from edgebig.quantize.plan import ActivationChoice, Plan, WeightChoice
+
+Array = np.ndarray[Any, Any]
+
+
+def insert_qdq(graph: Graph, plan: Plan) -> None:
+    """Changes ``graph`` in place.
+
+    Args:
+        graph: the float32 graph that the plan was made for, at an opset that knows the plan's formats.
+        plan: what to do.
+
+    Raises:
+        GraphError: the graph became invalid.
+    """
+    main = graph.model.graph
+    nodes = {str(node.name): node for node in main}
+    values = {str(v.name): v for v in [*main.inputs, *(o for node in main for o in node.outputs)]}
+    for name, choice in plan.activations.items():
+        _quantize_activation(graph, values[name], choice, nodes)
+    scales = {w.node: _quantize_weight(graph, nodes[w.node], w) for w in plan.weights}
+    for name in plan.integer_biases:
+        _quantize_bias(graph, nodes[name], plan, scales[name])
+    _drop_unused_initializers(main)
+    if not plan.is_empty:
+        check_graph(graph, "quantization")
+
+
+def _quantize_activation(graph: Graph, value: ir.Value, choice: ActivationChoice, nodes: dict[str, ir.Node]) -> None:
+    main = graph.model.graph
+    readers = None if choice.readers is None else {id(nodes[name]) for name in choice.readers}
+    uses = [(node, index) for node, index in value.uses() if readers is None or id(node) in readers]
+    scale = _initializer(graph, f"{value.name}/scale", np.array(choice.scale, np.float32))
+    zero = _initializer(graph, f"{value.name}/zero_point", _zero_point(choice.format, choice.zero_point))
+    quantize = ir.Node("", "QuantizeLinear", [value, scale, zero], name=f"{value.name}/quantize")
+    _describe(quantize.outputs[0], f"{value.name}/quantized", choice.format.dtype, value.shape)
+    new = [quantize]
+    # one DequantizeLinear for each reader: ONNX Runtime and TensorRT match Q/DQ around single nodes
+    for position, (node, index) in enumerate(uses):
+        dequantize = ir.Node("", "DequantizeLinear", [quantize.outputs[0], scale, zero])
+        dequantize.name = f"{value.name}/dequantize/{position}"
+        _describe(dequantize.outputs[0], f"{value.name}/dequantized/{position}", ir.DataType.FLOAT, value.shape)
+        node.replace_input_with(index, dequantize.outputs[0])
+        new.append(dequantize)
+    producer = value.producer()
+    if producer is not None:
+        main.insert_after(producer, new)
+    else:
+        main.insert_before(main[0], new)
+
+
+def _quantize_weight(graph: Graph, node: ir.Node, choice: WeightChoice) -> Array:
+    """Replaces a weight by its quantized values and a DequantizeLinear; returns the scales."""
+    value = node.inputs[choice.input]
+    tensor = constant(value)
+    if tensor is None or value is None:
+        raise GraphError(f"the weight of {choice.node} is not a constant")
+    weight = np.asarray(tensor.numpy(), np.float32)
+    fmt = choice.format
+    attributes = []
+    if choice.block is not None and choice.axis is not None:
+        scale = block_scales(weight, choice.axis, choice.block, fmt)
+        spread = np.repeat(scale, choice.block, axis=choice.axis)
+        attributes = [ir.AttrInt64("axis", choice.axis), ir.AttrInt64("block_size", choice.block)]
+    else:
+        scale = channel_scales(weight, choice.axis, fmt)
+        spread = scale if choice.axis is None else scale.reshape([-1 if i == choice.axis else 1 for i in range(weight.ndim)])
+        if choice.axis is not None:
+            attributes = [ir.AttrInt64("axis", choice.axis)]
+    name = f"{value.name}/{choice.node}"
+    inputs = [
+        _initializer(graph, f"{name}/quantized", fmt.quantize(weight, spread), fmt.dtype),
+        _initializer(graph, f"{name}/scale", scale),
+        _initializer(graph, f"{name}/zero_point", np.broadcast_to(_zero_point(fmt, 0), scale.shape).copy(), fmt.dtype),
+    ]
+    dequantize = ir.Node("", "DequantizeLinear", inputs, attributes, name=f"{name}/dequantize")
+    _describe(dequantize.outputs[0], f"{name}/dequantized", ir.DataType.FLOAT, value.shape)
+    graph.model.graph.insert_before(node, dequantize)
+    node.replace_input_with(choice.input, dequantize.outputs[0])
+    return scale
+
+
+def _quantize_bias(graph: Graph, node: ir.Node, plan: Plan, weight_scale: Array) -> None:
+    """An INT32 bias whose scale is the input's times the weight's, as QLinearConv takes it."""
+    value = node.inputs[2]
+    tensor = constant(value)
+    first = node.inputs[0]
+    dequantize = first.producer() if first is not None else None
+    if tensor is None or value is None or dequantize is None or dequantize.inputs[1] is None:
+        raise GraphError(f"the bias of {node.name} is not a constant, or its input is not quantized")
+    input_scale = constant(dequantize.inputs[1])
+    if input_scale is None:
+        raise GraphError(f"the scale of the input of {node.name} is not a constant")
+    scale = np.float32(input_scale.numpy()) * weight_scale.astype(np.float32)
+    bias = np.asarray(tensor.numpy(), np.float64)
+    limit = np.iinfo(np.int32)
+    quantized = np.clip(np.rint(bias / scale), limit.min, limit.max).astype(np.int32)
+    name = f"{value.name}/{node.name}"
+    inputs = [
+        _initializer(graph, f"{name}/quantized", quantized),
+        _initializer(graph, f"{name}/scale", scale.astype(np.float32)),
+        _initializer(graph, f"{name}/zero_point", np.zeros(scale.shape, np.int32)),
+    ]
+    attributes = [ir.AttrInt64("axis", 0)] if scale.ndim else []
+    new = ir.Node("", "DequantizeLinear", inputs, attributes, name=f"{name}/dequantize")
+    _describe(new.outputs[0], f"{name}/dequantized", ir.DataType.FLOAT, value.shape)
+    graph.model.graph.insert_before(node, new)
+    node.replace_input_with(2, new.outputs[0])
+
+
+def _zero_point(fmt: Format, value: int) -> Array:
+    if fmt.dtype == ir.DataType.FLOAT8E4M3FN:
+        return np.zeros((), ml_dtypes.float8_e4m3fn)
+    return np.array(value, fmt.dtype.numpy())
+
+
+def _initializer(graph: Graph, name: str, array: Array, dtype: ir.DataType | None = None) -> ir.Value:
+    existing = graph.model.graph.initializers.get(name)
+    if existing is not None:
+        return existing
+    tensor = ir.tensor(array, dtype=dtype, name=name)
+    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    graph.model.graph.register_initializer(value)
+    return value
+
+
+def _describe(value: ir.Value, name: str, dtype: ir.DataType, shape: ir.Shape | None) -> None:
+    value.name, value.type, value.shape = name, ir.TensorType(dtype), shape
+
+
+def _drop_unused_initializers(main: ir.Graph) -> None:
+    for name in [n for n, v in main.initializers.items() if not v.uses() and not v.is_graph_output()]:
+        del main.initializers[name]

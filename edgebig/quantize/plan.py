@@ -1,0 +1,82 @@
+"""Plan: which tensor gets which number format. Plain data, that names tensors and nodes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from edgebig.quantize.formats import Format
+
+
+@dataclass(frozen=True)
+class ActivationChoice:
+    """A Q/DQ pair on an activation.
+
+    Attributes:
+        format: its number format.
+        scale: one for the whole tensor.
+        zero_point: 0 for symmetric formats.
+        readers: names of the nodes that read it dequantized; ``None``: all do.
+    """
+
+    format: Format
+    scale: float
+    zero_point: int
+    readers: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class WeightChoice:
+    """How the weight that a node reads is quantized.
+
+    Attributes:
+        node: the node's name.
+        input: index of its input.
+        format: the number format.
+        axis: the channel axis, or the blocked axis; ``None`` for one scale.
+        block: elements in a block; ``None`` for a scale by channel.
+    """
+
+    node: str
+    input: int
+    format: Format
+    axis: int | None
+    block: int | None = None
+
+    @property
+    def granularity(self) -> str:
+        """For people."""
+        if self.block is not None:
+            return f"blocks of {self.block}"
+        return "per channel" if self.axis is not None else "per tensor"
+
+
+@dataclass
+class Plan:
+    """What becomes of each tensor.
+
+    Attributes:
+        activations: by tensor name.
+        weights: of nodes.
+        integer_biases: names of nodes whose bias becomes INT32, with the scale of input times weight.
+        skipped: what stays float, and why.
+    """
+
+    activations: dict[str, ActivationChoice] = field(default_factory=dict)
+    weights: list[WeightChoice] = field(default_factory=list)
+    integer_biases: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is quantized."""
+        return not self.weights and not self.activations
+
+    def summary(self) -> tuple[str, ...]:
+        """Lines for the report."""
+        activations = Counter(a.format.name for a in self.activations.values())
+        weights = Counter(f"{w.format.name}, {w.granularity}" for w in self.weights)
+        return (
+            *(f"{n} activations in {name}" for name, n in activations.items()),
+            *(f"{n} weights in {name}" for name, n in weights.items()),
+        )

@@ -1,0 +1,127 @@
+"""Q/DQ where ONNX Runtime's CPU kernels want it.
+
+Activations unsigned and asymmetric, weights signed and symmetric per channel. A convolution's output
+is quantized too, after its activation function, and its bias is INT32: only then does ONNX Runtime
+fuse the whole into QLinearConv. Operators that only move or combine values (pooling, concatenation,
+addition) stay in the quantized domain between two quantized neighbours. Matrix products give float.
+ONNX Runtime documentation, "Quantize ONNX models".
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx_ir as ir
+
+from edgebig.calibrate.ranges import Ranges
+from edgebig.graph import Graph
+from edgebig.graph.values import constant, consumers
+from edgebig.quantize.choose import activation, is_kept, weight
+from edgebig.quantize.formats import INT7, INT8, UINT8, Format
+from edgebig.quantize.plan import Plan
+
+_COMPUTE = {"Conv", "MatMul", "Gemm"}
+_THROUGH = {"MaxPool", "AveragePool", "GlobalAveragePool", "Concat", "Add", "Reshape", "Transpose", "Flatten"}
+_THROUGH |= {"Squeeze", "Unsqueeze"}
+_FUSED_ACTIVATIONS = {"Relu", "Clip"}
+
+
+def weight_format(architecture: str) -> Format:
+    """INT8 weights, or 7 bits of them on x86-64 processors that may lack VNNI.
+
+    Without VNNI the product of unsigned and signed bytes is summed in saturating 16 bits, and full
+    8-bit weights overflow it (ONNX Runtime documentation, "When and why do I need to try U8U8?").
+    """
+    machine = platform.machine() if architecture == "native" else architecture
+    is_arm = machine in {"aarch64", "arm64"}
+    return INT8 if is_arm or (architecture == "native" and _has_vnni()) else INT7
+
+
+def make(graph: Graph, ranges: Ranges, keep_float: Sequence[str], fmt: Format) -> Plan:
+    """The plan for INT8 on a CPU; ``fmt`` is the weights' format."""
+    plan = Plan()
+    outputs = {id(v) for v in graph.model.graph.outputs}
+    for node in graph.model.graph:
+        if node.domain or node.op_type not in _COMPUTE | _THROUGH or is_kept(node, keep_float, plan):
+            continue
+        if node.op_type in _THROUGH:
+            _carry_through(node, ranges, plan, outputs)
+        else:
+            _quantize_compute(node, ranges, fmt, plan, outputs)
+    return plan
+
+
+def _quantize_compute(node: ir.Node, ranges: Ranges, fmt: Format, plan: Plan, outputs: set[int]) -> None:
+    chosen = weight(node, fmt)
+    values = [node.inputs[0]]
+    if node.op_type == "Conv":
+        values.append(_result(node, outputs))
+    reasons = [chosen] if isinstance(chosen, str) else []
+    if node.op_type == "Gemm" and not _is_plain_gemm(node):
+        reasons.append("its alpha, beta or transA has no quantized kernel")
+    if id(values[-1]) in outputs:
+        reasons.append("its output is the model's output")
+    reasons += [why for why in (_obstacle(v, ranges) for v in values) if why is not None]
+    if reasons or isinstance(chosen, str):
+        plan.skipped.append(f"{node.name}: {reasons[0]}")
+        return
+    for value in values:
+        _quantize(value, ranges, plan)
+    plan.weights.append(chosen)
+    if node.op_type == "Conv" and len(node.inputs) > 2:
+        plan.integer_biases.append(str(node.name))
+
+
+def _carry_through(node: ir.Node, ranges: Ranges, plan: Plan, outputs: set[int]) -> None:
+    """Keeps an operator in the quantized domain if all that it reads is quantized already."""
+    floats = [v for v in node.inputs if v is not None and v.dtype == ir.DataType.FLOAT]
+    result = node.outputs[0]
+    if id(result) in outputs or not floats or any(v.name not in plan.activations for v in floats):
+        return
+    if node.op_type == "MaxPool" and len(node.outputs) > 1:
+        return
+    obstacle = _obstacle(result, ranges)
+    if obstacle is not None:
+        plan.skipped.append(f"{node.name}: {obstacle}")
+        return
+    _quantize(result, ranges, plan)
+
+
+def _result(node: ir.Node, outputs: set[int]) -> ir.Value:
+    """The value that a convolution's fused kernel gives: after Relu or Clip, where only that reads it."""
+    value = node.outputs[0]
+    readers = consumers(value)
+    if len(readers) == 1 and id(value) not in outputs and readers[0].op_type in _FUSED_ACTIVATIONS:
+        return readers[0].outputs[0]
+    return value
+
+
+def _obstacle(value: ir.Value | None, ranges: Ranges) -> str | None:
+    """Why a value cannot get a Q/DQ pair; ``None`` where it can."""
+    if value is None or constant(value) is not None:
+        return "its first input is a constant"
+    chosen = activation(str(value.name), ranges, UINT8)
+    return chosen if isinstance(chosen, str) else None
+
+
+def _quantize(value: ir.Value | None, ranges: Ranges, plan: Plan) -> None:
+    """Gives a value a Q/DQ pair for all its readers, once."""
+    if value is not None and value.name not in plan.activations:
+        chosen = activation(str(value.name), ranges, UINT8)
+        if not isinstance(chosen, str):
+            plan.activations[str(value.name)] = chosen
+
+
+def _is_plain_gemm(node: ir.Node) -> bool:
+    get = node.attributes.get_float
+    return get("alpha", 1.0) == 1.0 and get("beta", 1.0) == 1.0 and node.attributes.get_int("transA", 0) == 0
+
+
+def _has_vnni() -> bool:
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return "avx512_vnni" in flags or "avx_vnni" in flags

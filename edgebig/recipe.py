@@ -1,0 +1,181 @@
+"""Recipe: everything that is asked of one compile, as validated data.
+
+A recipe is a YAML file; the command line's options override its fields. ``recipes/`` in the
+repository holds those that ship with edgebig.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from edgebig.errors import RecipeError, UsageError
+from edgebig.preprocess import Preprocess
+from edgebig.resources import data_folder
+
+RequestedPrecision = Literal["fp32", "fp16", "bf16", "int8", "fp8", "int4", "auto"]
+Shape = tuple[int, ...]
+
+_SPEC = re.compile(r"^(?P<name>.+):(?P<dims>\d+(x\d+)*)$")
+
+
+class ShapeRange(BaseModel):
+    """The shapes that one input takes: an optimization profile's minimum, optimum and maximum."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min: Shape
+    opt: Shape
+    max: Shape
+
+    @model_validator(mode="after")
+    def _is_ordered(self) -> ShapeRange:
+        if not len(self.min) == len(self.opt) == len(self.max):
+            raise ValueError("min, opt and max need the same number of axes")
+        if any(not 1 <= a <= b <= c for a, b, c in zip(self.min, self.opt, self.max, strict=True)):
+            raise ValueError(f"needs 1 <= min <= opt <= max on every axis, found {self.min}, {self.opt}, {self.max}")
+        return self
+
+    @property
+    def is_static(self) -> bool:
+        """Whether only one shape is allowed."""
+        return self.min == self.max
+
+
+class CalibrationRecipe(BaseModel):
+    """Where the calibration samples come from.
+
+    Attributes:
+        data: a file or folder; the name of a ready set is written ``ready:NAME``.
+        samples: at most so many are read.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: str | None = None
+    samples: int = Field(default=128, ge=1)
+
+
+class Recipe(BaseModel):
+    """What is asked of one compile.
+
+    Attributes:
+        name: the recipe's name.
+        description: one line for people.
+        task: Optimum's task name (``image-classification``); found from the model's config if absent.
+        target: the default target.
+        precision: the number format of weights and activations.
+        opset: the ONNX opset to raise the graph to, at least; never lowered.
+        shapes: for each input, the shapes that it takes; inputs that are absent keep their own.
+        freeze: inputs that become constants, with their values.
+        preprocess: how pictures become tensors, where the model brings no image processor.
+        calibration: where the samples come from.
+        keep_float: patterns (``fnmatch``) of node names that are not quantized.
+        tolerance: largest difference between the exported graph and the original, relative to the
+            original output's largest magnitude.
+        keep_original: the bundle also carries the original graph, for comparison on the device.
+        golden: number of inputs that the bundle carries with the original's outputs.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = "own"
+    description: str = ""
+    task: str | None = None
+    target: str | None = None
+    precision: RequestedPrecision = "fp32"
+    opset: int = Field(default=17, ge=13, le=25)
+    shapes: dict[str, ShapeRange] = Field(default_factory=dict)
+    freeze: dict[str, int | float | bool] = Field(default_factory=dict)
+    preprocess: Preprocess | None = None
+    calibration: CalibrationRecipe = CalibrationRecipe()
+    keep_float: tuple[str, ...] = ()
+    tolerance: float = Field(default=1e-3, gt=0)
+    keep_original: bool = False
+    golden: int = Field(default=4, ge=1, le=64)
+
+    @field_validator("shapes", mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        """``name: 1x3x224x224`` stands for a static shape, and each of min, opt, max may be written so."""
+        if not isinstance(value, dict):
+            return value
+        return {k: _shape_range(v) for k, v in value.items()}
+
+    @classmethod
+    def load(cls, name: str | Path) -> Recipe:
+        """The shipped recipe of that name, or the one in that YAML file.
+
+        Raises:
+            RecipeError: no such recipe or file, or a field of it is wrong.
+        """
+        text = str(name)
+        path = Path(text) if text.endswith((".yaml", ".yml")) or "/" in text else _shipped().get(text)
+        if path is None:
+            raise RecipeError(
+                f"unknown recipe {text!r}: the shipped ones are {', '.join(sorted(_shipped()))}; "
+                "a file of your own ends in .yaml"
+            )
+        try:
+            fields: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise RecipeError(f"cannot read the recipe {path}: {error.strerror}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise RecipeError(f"the recipe {path} is not YAML: {error}") from error
+        if not isinstance(fields, dict):
+            raise RecipeError(f"the recipe {path} must hold one mapping of fields, found {type(fields).__name__}")
+        return cls.of(f"the recipe {path}", {"name": path.stem, **fields})
+
+    @classmethod
+    def of(cls, where: str, fields: dict[str, Any]) -> Recipe:
+        """A recipe from plain fields; a wrong one raises ``RecipeError`` that begins with ``where``."""
+        try:
+            return cls(**fields)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(p) for p in first["loc"]) or "fields"
+            raise RecipeError(f"{where}: {field}: {first['msg']}, found {first['input']!r}"[:400]) from error
+
+    def changed(self, **fields: Any) -> Recipe:
+        """This recipe with some fields replaced, validated anew."""
+        return Recipe.of("the request", {**self.model_dump(), **fields})
+
+
+def recipes() -> dict[str, Recipe]:
+    """The recipes that ship with edgebig, by name."""
+    return {name: Recipe.load(path) for name, path in sorted(_shipped().items())}
+
+
+def parse_shapes(spec: str) -> dict[str, Shape]:
+    """``name:1x3x224x224,other:1x16`` (trtexec's grammar) as a shape for each name.
+
+    Raises:
+        UsageError: the text has another form.
+    """
+    shapes: dict[str, Shape] = {}
+    for item in spec.split(","):
+        match = _SPEC.match(item.strip())
+        if match is None:
+            raise UsageError(f"shapes are written name:1x3x224x224,other:1x16; found {item.strip()!r}")
+        shapes[match["name"]] = tuple(int(d) for d in match["dims"].split("x"))
+    return shapes
+
+
+def _shipped() -> dict[str, Path]:
+    return {path.stem: path for path in data_folder("recipes").glob("*.yaml")}
+
+
+def _shape_range(value: Any) -> Any:
+    def dims(v: Any) -> Any:
+        return tuple(int(d) for d in v.split("x")) if isinstance(v, str) and re.fullmatch(r"\d+(x\d+)*", v) else v
+
+    if isinstance(value, dict):
+        return {k: dims(v) for k, v in value.items()}
+    if isinstance(value, str | list | tuple):
+        shape = dims(value)
+        return {"min": shape, "opt": shape, "max": shape}
+    return value

@@ -1,0 +1,95 @@
+"""Request: what was asked of one compile, resolved and free of contradictions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgebig.errors import UsageError
+from edgebig.recipe import Recipe, Shape, ShapeRange, parse_shapes
+from edgebig.target import Target
+
+Data = str | Path | Iterable[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Shapes as the command line gives them, each a SPEC (``name:1x3x224x224,other:1x16``) or a mapping."""
+
+    fixed: str | Mapping[str, Shape] | None = None
+    min: str | Mapping[str, Shape] | None = None
+    opt: str | Mapping[str, Shape] | None = None
+    max: str | Mapping[str, Shape] | None = None
+
+    def ranges(self) -> dict[str, ShapeRange]:
+        """A range for each named input.
+
+        Raises:
+            UsageError: fixed shapes together with ranges, or a range that is not whole.
+        """
+        fixed, low, best, high = (_shapes(s) for s in (self.fixed, self.min, self.opt, self.max))
+        if fixed and (low or best or high):
+            raise UsageError("--shapes fixes every size: give either it or --min-shapes, --opt-shapes and --max-shapes")
+        if fixed:
+            return {name: ShapeRange(min=s, opt=s, max=s) for name, s in fixed.items()}
+        if not low.keys() == best.keys() == high.keys():
+            raise UsageError("--min-shapes, --opt-shapes and --max-shapes must name the same inputs")
+        try:
+            return {name: ShapeRange(min=low[name], opt=best[name], max=high[name]) for name in low}
+        except ValueError as error:
+            raise UsageError(f"--min-shapes, --opt-shapes, --max-shapes: {error}") from error
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked.
+
+    Attributes:
+        recipe: with the caller's overrides in it.
+        target: the device.
+        data: calibration data; ``None`` where there is none.
+        insisted: inputs that the caller (not a recipe file) named, which must exist.
+    """
+
+    recipe: Recipe
+    target: Target
+    data: Data | None
+    insisted: frozenset[str]
+
+    @classmethod
+    def resolve(
+        cls,
+        recipe: Recipe | str | Path | None,
+        target: Target | str | Path | None,
+        data: Data | None,
+        shapes: Shapes,
+        overrides: Mapping[str, Any],
+    ) -> Request:
+        """Joins a recipe and what overrides it.
+
+        Args:
+            recipe: itself, its name or file; the empty recipe if ``None``.
+            target: itself, its name or file; the recipe's or ``cpu`` if ``None``.
+            data: overrides the recipe's calibration data.
+            shapes: override the recipe's shapes by input.
+            overrides: recipe fields to replace; ``None`` leaves a field.
+
+        Raises:
+            RecipeError, TargetError, UsageError: what was asked does not exist or contradicts itself.
+        """
+        base = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe) if recipe is not None else Recipe()
+        asked = shapes.ranges()
+        changes = {name: value for name, value in overrides.items() if value is not None}
+        freeze = {**base.freeze, **changes.pop("freeze", {})}
+        merged = base.changed(**changes, freeze=freeze, shapes={**base.shapes, **asked})
+        chosen = target if isinstance(target, Target) else Target.load(target or merged.target or "cpu")
+        insisted = frozenset({*asked, *(set(overrides.get("freeze") or {}))})
+        return cls(merged, chosen, data if data is not None else merged.calibration.data, insisted)
+
+
+def _shapes(value: str | Mapping[str, Shape] | None) -> dict[str, Shape]:
+    if value is None:
+        return {}
+    return parse_shapes(value) if isinstance(value, str) else {k: tuple(v) for k, v in value.items()}

@@ -1,0 +1,66 @@
+"""What a Hugging Face config tells of the sizes that a model's axes may have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edgebig.source.source import Extent, Sample
+from edgebig.spec import Dim, TensorSpec
+
+_TOKENS = 512
+_BEST_TOKENS = 128
+_BATCH: Extent = (1, 1, 8)
+_AUDIO: Extent = (1600, 16000, 320000)
+"""Samples of sound: a tenth of a second, one and twenty seconds at 16 kHz."""
+
+_RAW_AUDIO = {"input_values"}
+_PINNED = {"pixel_values", "pixel_mask", "input_features"}
+
+
+def axes_of(inputs: Sequence[TensorSpec], config: Any) -> dict[str, Extent]:
+    """Smallest, best and largest size of each named axis of the inputs."""
+    limit = min(_longest(config), _TOKENS)
+    tokens = (1, min(_BEST_TOKENS, limit), limit)
+    axes: dict[str, Extent] = {}
+    frames = getattr(config, "max_source_positions", None)
+    if isinstance(frames, int):
+        # Whisper's encoder gives this many frames, never fewer
+        axes["encoder_sequence_length"] = (frames, frames, frames)
+    for spec in inputs:
+        for dim in spec.shape:
+            if not isinstance(dim, str) or not dim.isidentifier():
+                continue
+            if "batch" in dim:
+                axes[dim] = _BATCH
+            elif spec.name in _RAW_AUDIO:
+                axes[dim] = _AUDIO
+            elif dim.startswith("past_"):
+                # room for the tokens that are added to the cache
+                axes.setdefault(dim, (1, max(tokens[1] - 1, 1), max(limit - 1, 1)))
+            elif dim not in axes:
+                axes[dim] = tokens
+    return axes
+
+
+def fixed_shapes(inputs: Sequence[TensorSpec], example: Sample) -> Mapping[str, tuple[Dim, ...]]:
+    """Shapes of pictures and features: only the batch stays dynamic.
+
+    Exporters leave height, width and channels open though the weights fix most of them; engines need
+    to know them.
+    """
+    return {
+        spec.name: (spec.shape[0], *example[spec.name].shape[1:])
+        for spec in inputs
+        if spec.name in _PINNED and spec.name in example
+    }
+
+
+def _longest(config: Any) -> int:
+    """The largest number of tokens that the model's positions allow."""
+    for name in ("max_position_embeddings", "n_positions", "max_target_positions"):
+        value = getattr(config, name, None)
+        if isinstance(value, int) and value > 0:
+            # RoBERTa and its kin reserve two positions for padding
+            return value - 2 if value % 2 == 0 and value % 128 == 2 else value
+    return _TOKENS

@@ -1,0 +1,87 @@
+"""The tokenizer and image processor that a Hugging Face model brings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgebig.source.source import Sample
+
+
+@dataclass(frozen=True)
+class Processor:
+    """What a model brings to prepare its inputs; ``None`` where it brings none."""
+
+    folder: Path | None
+    text: Callable[[str], Sample] | None
+    picture: Callable[[Path], Sample] | None
+
+
+def load(model: str, folder: Path, text_length: int | None) -> Processor:
+    """Loads them and writes their files to ``folder``."""
+    from transformers import AutoImageProcessor, AutoTokenizer
+
+    tokenizer = _try(lambda: AutoTokenizer.from_pretrained(model))
+    images = _try(lambda: AutoImageProcessor.from_pretrained(model, use_fast=False))
+    found = [p for p in (tokenizer, images) if p is not None]
+    for processor in found:
+        processor.save_pretrained(folder)
+    return Processor(
+        folder if found else None,
+        _text(tokenizer, text_length) if tokenizer is not None else None,
+        _picture(images) if images is not None else None,
+    )
+
+
+def picture_shapes(preprocessors: Sequence[Any], config: Any) -> dict[str, int]:
+    """Height and width in pixels that the image processor makes, as Optimum's example inputs take them."""
+    if getattr(config, "image_size", None) is not None:
+        return {}
+    for processor in preprocessors:
+        size = getattr(processor, "crop_size", None) if getattr(processor, "do_center_crop", False) else None
+        size = size or getattr(processor, "size", None)
+        if not size or not hasattr(size, "get"):
+            continue
+        height = size.get("height") or size.get("shortest_edge")
+        width = size.get("width") or size.get("shortest_edge")
+        if height and width:
+            return {"height": int(height), "width": int(width)}
+    return {}
+
+
+def _text(tokenizer: Any, length: int | None) -> Callable[[str], Sample]:
+    longest = length or min(int(tokenizer.model_max_length), 512)
+
+    def to_sample(line: str) -> Sample:
+        encoded = tokenizer(line, truncation=True, max_length=longest, return_tensors="np")
+        sample = {k: np.asarray(v, np.int64) for k, v in encoded.items()}
+        tokens = sample["input_ids"].shape[1]
+        # inputs that some graphs take and no tokenizer gives
+        sample.setdefault("token_type_ids", np.zeros((1, tokens), np.int64))
+        sample.setdefault("position_ids", np.arange(tokens, dtype=np.int64)[None])
+        return sample
+
+    return to_sample
+
+
+def _picture(processor: Any) -> Callable[[Path], Sample]:
+    from PIL import Image
+
+    def to_sample(path: Path) -> Sample:
+        with Image.open(path) as picture:
+            encoded = processor(picture.convert("RGB"), return_tensors="np")
+        return {k: v.astype(np.float32) if v.dtype.kind == "f" else v for k, v in encoded.items()}
+
+    return to_sample
+
+
+def _try(load_one: Callable[[], Any]) -> Any:
+    """The processor, or ``None``: transformers raises many kinds where a model has none."""
+    try:
+        return load_one()
+    except Exception:
+        return None

@@ -1,0 +1,27 @@
+"""Fixtures that several test folders use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def _or_skip(path: Path, what: str) -> Path:
+    """The path if it is there; else the test is skipped, or fails where CI=true."""
+    if not path.exists():
+        reason = f"{what} is not here ({path})"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return path
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real trained models, pictures and audio that lies beside a developer's checkout."""
+    return _or_skip(ROOT.parent / "shared" / "data", "the folder shared/data")

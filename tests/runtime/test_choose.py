@@ -1,0 +1,154 @@
+"""Which file of a bundle runs, and what is said of the others."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import tiny
+from onnx import TensorProto, helper, numpy_helper
+
+from edgebig.bundle import Bundle
+from edgebig.errors import BackendError, BundleError, MissingExtra
+from edgebig.runtime import available_backends, load
+
+PORTABLE = "onnxruntime-cpu with graphs/model.onnx: "
+ENGINE = "onnxruntime-cpu with engines/model.0.engine: "
+X = {"x": np.zeros((1, 3), np.float32)}
+
+
+def test_an_engine_for_this_machine_goes_first(tmp_path: Path) -> None:
+    engine = ("onnxruntime", onnxruntime.__version__, tiny.this_machine())
+    tiny.write_bundle(tmp_path / "b", {"model": tiny.add_one()}, engines=[engine])
+    with load(tmp_path / "b") as session:
+        assert session.why == (
+            ENGINE + f"taken: optimized for {tiny.this_machine()}",
+            PORTABLE + "not taken: one before it serves",
+        )
+        assert session.run(X)["y"].tolist() == [[1, 1, 1]]
+
+
+def test_engines_for_other_machines_and_later_versions_are_passed_over(tmp_path: Path) -> None:
+    version = onnxruntime.__version__
+    engines = [("onnxruntime", version, "riscv64"), ("onnxruntime", "99.1.0", tiny.this_machine())]
+    tiny.write_bundle(tmp_path / "b", {"model": tiny.add_one()}, engines=engines)
+    with load(tmp_path / "b") as session:
+        assert session.why == (
+            ENGINE + f"not taken: it is for riscv64, this machine is {tiny.this_machine()}",
+            "onnxruntime-cpu with engines/model.1.engine: not taken: it was made with ONNX Runtime 99.1.0, "
+            f"this machine has the older {version}",
+            PORTABLE + "taken: the portable graph",
+        )
+
+
+def test_an_engine_that_does_not_open_gives_way_but_a_damaged_one_does_not(tmp_path: Path) -> None:
+    engine = ("onnxruntime", onnxruntime.__version__, tiny.this_machine())
+    odd = tiny.add_one()
+    odd.graph.node[0].op_type = "Frobnicate"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tiny.write_bundle(tmp_path / "b", {"model": odd}, engines=[engine])
+        with pytest.raises(BackendError) as caught:
+            load(tmp_path / "b")
+    message = str(caught.value)
+    assert f"{tmp_path / 'b'}: nothing on this machine runs it: {ENGINE}not taken: ONNX Runtime" in message
+    assert "Frobnicate" in message and PORTABLE + "not taken: ONNX Runtime" in message
+    good = tiny.write_bundle(tmp_path / "good", {"model": tiny.add_one()}, engines=[engine])
+    (good.path / "engines/model.0.engine").write_bytes(b"\0")
+    with pytest.raises(BundleError, match=r"engines/model\.0\.engine is not the file of the manifest"):
+        load(good.path)
+
+
+def test_a_bundle_for_an_nvidia_device_warns_once_when_the_cpu_runs_it(tmp_path: Path) -> None:
+    engines = [("tensorrt-rtx", "1.7.1", "8.9")]
+    tiny.write_bundle(tmp_path / "b", {"model": tiny.add_one()}, target=tiny.L4_TARGET, engines=engines)
+    with pytest.warns(RuntimeWarning) as caught, load(tmp_path / "b") as session:
+        assert session.run(X)["y"].tolist() == [[1, 1, 1]]
+    reason = "this version of edgebig runs bundles with ONNX Runtime on the CPU only, not with tensorrt-rtx"
+    assert [str(w.message) for w in caught] == [
+        f"{tmp_path / 'b'} was compiled for l4 and runs on the CPU here: {reason}; "
+        "for speed on this CPU compile the model with '--target cpu'"
+    ]
+    assert caught[0].filename == __file__
+    assert session.why[0] == f"tensorrt-rtx with engines/model.0.engine: not taken: {reason}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load(tmp_path / "b", prefer="onnxruntime-cpu").close()
+
+
+def test_a_preferred_backend_is_taken_or_nothing_is(tmp_path: Path) -> None:
+    engines = [("tensorrt-rtx", "1.7.1", "8.9")]
+    tiny.write_bundle(tmp_path / "b", {"model": tiny.add_one()}, target=tiny.L4_TARGET, engines=engines)
+    with pytest.raises(BackendError, match="nothing on this machine runs it: tensorrt-rtx with .* CPU only"):
+        load(tmp_path / "b", prefer="tensorrt-rtx")
+    with pytest.raises(BackendError, match="nothing for the backend 'cuda': it has tensorrt-rtx, onnxruntime-cpu$"):
+        load(tmp_path / "b", prefer="cuda")
+
+
+def test_without_onnxruntime_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = tiny.write_bundle(tmp_path / "b", {"model": tiny.add_one()})
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # what import sees when it is not installed
+    expected = 'this needs edgebig[cpu] (onnxruntime is not installed): pip install "edgebig[cpu]"'
+    (candidate,) = available_backends(bundle)
+    assert (candidate.usable, candidate.reason) == (False, expected)
+    with pytest.raises(MissingExtra) as caught:
+        load(bundle.path)
+    assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize(
+    ("target", "quantized", "optimize"),
+    [
+        (tiny.CPU_TARGET, True, True),
+        (tiny.CPU_TARGET, False, True),
+        (tiny.L4_TARGET, True, False),
+        (tiny.L4_TARGET, False, True),
+    ],
+)
+def test_only_quantized_graphs_for_other_devices_are_held_at_basic(
+    tmp_path: Path, target: dict[str, object], quantized: bool, optimize: bool
+) -> None:
+    bundle = tiny.write_bundle(tmp_path / "b", {"model": tiny.add_one()}, target=target, quantized=quantized)
+    (candidate,) = available_backends(Bundle.open(bundle.path))
+    assert candidate.optimize is optimize
+
+
+def test_an_fp8_graph_gives_on_the_cpu_what_its_arithmetic_says(tmp_path: Path) -> None:
+    model, x, expected = _fp8_matmul()
+    bundle = tiny.write_bundle(tmp_path / "b", {"model": model}, target=tiny.L4_TARGET, quantized=True)
+    with load(bundle.path, prefer="onnxruntime-cpu") as session:
+        np.testing.assert_allclose(session.run({"x": x})["y"], expected, rtol=1e-5)
+
+
+def _fp8_matmul() -> tuple[onnx.ModelProto, np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """``y = dq(q(relu(x))) dq(q(w))`` with values that E4M3 holds exactly, so that ``y`` is ``relu(x) w``.
+
+    Above BASIC, ONNX Runtime 1.32 drops the Relu before a QuantizeLinear of FP8.
+    """
+    x = np.array([[0.5, -2.0, 3.5, 8.0]], np.float32)
+    w = np.array([[1.0, -4.0], [0.25, 2.0], [-6.0, 0.5], [1.5, 1.0]], np.float32)
+    scale = numpy_helper.from_array(np.array(0.5, np.float32), "scale")
+    zero = helper.make_tensor("zero", TensorProto.FLOAT8E4M3FN, [], [0.0])
+    nodes = [
+        helper.make_node("Relu", ["x"], ["active"]),
+        helper.make_node("QuantizeLinear", ["active", "scale", "zero"], ["xq"]),
+        helper.make_node("DequantizeLinear", ["xq", "scale", "zero"], ["xd"]),
+        helper.make_node("QuantizeLinear", ["w", "scale", "zero"], ["wq"]),
+        helper.make_node("DequantizeLinear", ["wq", "scale", "zero"], ["wd"]),
+        helper.make_node("MatMul", ["xd", "wd"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "fp8",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 2])],
+        [numpy_helper.from_array(w, "w"), scale, zero],
+    )
+    opset = helper.make_opsetid("", tiny.OPSET)
+    return helper.make_model(graph, opset_imports=[opset], ir_version=tiny.IR_VERSION), x, np.maximum(x, 0) @ w
