@@ -8,7 +8,9 @@ from edgebig.graph.passes.base import Pass, PassReport, run_passes
 from edgebig.graph.passes.fold_batchnorm import FoldBatchNorm
 from edgebig.graph.passes.fold_constants import FoldConstants
 from edgebig.graph.passes.freeze_inputs import FreezeInputs
+from edgebig.graph.passes.name_nodes import NameNodes
 from edgebig.graph.passes.raise_opset import RaiseOpset
+from edgebig.graph.passes.raise_to_float32 import RaiseToFloat32
 from edgebig.graph.passes.remove_noops import RemoveNoOps
 from edgebig.graph.passes.set_shapes import SetShapes
 
@@ -16,9 +18,11 @@ __all__ = [
     "FoldBatchNorm",
     "FoldConstants",
     "FreezeInputs",
+    "NameNodes",
     "Pass",
     "PassReport",
     "RaiseOpset",
+    "RaiseToFloat32",
     "RemoveNoOps",
     "SetShapes",
     "run_passes",

@@ -1,0 +1,20 @@
+"""The steps of the pipeline: each hands a request to one stage and keeps what it gave."""
+
+from edgebig.steps.build import build_part
+from edgebig.steps.calibrate import calibrate_part
+from edgebig.steps.finish import tool_versions, verify_part, write_processor
+from edgebig.steps.prepare import prepare_graph
+from edgebig.steps.quantize import quantize_part
+from edgebig.steps.source import check_model_exists, load_source
+
+__all__ = [
+    "build_part",
+    "calibrate_part",
+    "check_model_exists",
+    "load_source",
+    "prepare_graph",
+    "quantize_part",
+    "tool_versions",
+    "verify_part",
+    "write_processor",
+]

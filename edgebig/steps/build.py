@@ -1,0 +1,73 @@
+"""Writes the graph into the bundle and builds what the target loads."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+from edgebig.build import Profile, build_engine, check_parse, optimize_for_cpu, rtx_version
+from edgebig.bundle import BundleWriter, Engine
+from edgebig.errors import BuildError
+from edgebig.request import Request
+from edgebig.stages import StageNotes
+from edgebig.steps.work import PartWork
+
+_MACHINES = {"AMD64": "x86_64", "arm64": "aarch64"}
+
+
+def build_part(part: PartWork, request: Request, writer: BundleWriter, work: Path, notes: StageNotes) -> None:
+    """Writes ``graphs/`` and ``engines/``; sets ``engines``."""
+    if request.recipe.keep_original:
+        part.kept_original = f"graphs/{part.name}.original.onnx"
+        part.graph.save(writer.path(part.kept_original))
+    if request.target.engine == "host":
+        _build_host(part, request, writer, work, notes)
+        return
+    path = writer.path(part.graph_file)
+    part.result().save(path)
+    if request.target.engine == "on-device":
+        check_parse(path)
+        notes.note(
+            f"{part.name}: TensorRT's parser takes the graph (TensorRT-RTX {rtx_version()}); "
+            f"the engine is built on the device: {request.target.name}"
+        )
+        return
+    _build_ahead(part, request, writer, path, notes)
+
+
+def _build_host(part: PartWork, request: Request, writer: BundleWriter, work: Path, notes: StageNotes) -> None:
+    here = _MACHINES.get(platform.machine(), platform.machine())
+    wanted = here if request.target.architecture == "native" else request.target.architecture
+    goal = writer.path(part.graph_file)
+    if wanted != here:
+        part.result().save(goal)
+        notes.note(f"{part.name}: the graph as it is: ONNX Runtime optimizes it on the {wanted} machine")
+        return
+    plain = work / f"{part.name}.lowered.onnx"
+    part.result().save(plain)
+    version = optimize_for_cpu(plain, goal)
+    part.engines = (Engine(part.graph_file, "onnxruntime", version, (wanted,)),)
+    notes.note(f"{part.name}: optimized by ONNX Runtime {version} for {wanted}")
+
+
+def _build_ahead(part: PartWork, request: Request, writer: BundleWriter, graph: Path, notes: StageNotes) -> None:
+    capability = str(request.target.compute_capability)
+
+    def progress(phase: str, step: int, steps: int) -> None:
+        notes.progress(f"{phase} {step}/{steps}")
+
+    try:
+        data = build_engine(graph, (capability,), part.profiles, progress)
+    except BuildError as error:
+        narrow = {n: Profile(p.opt, p.opt, p.opt) for n, p in part.profiles.items()}
+        asked = set(request.recipe.shapes) & set(part.profiles)
+        if asked or narrow == part.profiles or not part.profiles:
+            raise
+        data = build_engine(graph, (capability,), narrow, progress)
+        part.profiles = narrow
+        shapes = ", ".join(f"{n}:{'x'.join(map(str, p.opt))}" for n, p in narrow.items())
+        notes.decline(f"{part.name}: the engine takes the shapes {shapes} alone, since the derived range was refused: {error}")
+    name = f"engines/{part.name}.sm{capability.replace('.', '')}.engine"
+    writer.path(name).write_bytes(data)
+    part.engines = (Engine(name, "tensorrt-rtx", rtx_version(), (capability,)),)
+    notes.note(f"{part.name}: engine of {len(data) / 1e6:.1f} MB for compute capability {capability}, TensorRT-RTX {rtx_version()}")

@@ -1,0 +1,98 @@
+"""Verifies the result, and writes what the bundle carries beside it."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from collections import Counter
+from importlib.metadata import PackageNotFoundError, version
+
+from edgebig import __version__
+from edgebig.bundle import PREPROCESS, BundleWriter, Part
+from edgebig.graph import Graph
+from edgebig.graph.graph import dtype_name
+from edgebig.preprocess import Preprocess
+from edgebig.request import Request
+from edgebig.similarity import Similarity
+from edgebig.source import Source
+from edgebig.stages import StageNotes
+from edgebig.steps.quantize import reference_level
+from edgebig.steps.work import PartWork
+from edgebig.tasks.vision import from_huggingface
+from edgebig.verify import check_faithful, outputs_of, save_golden, similarity_of
+
+_TOOLS = ("numpy", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "torch", "transformers", "optimum", "optimum-onnx")
+_TOOLS += ("tensorrt-rtx-cu13-bindings",)
+_NO_LIMIT = 1e30
+
+
+def verify_part(part: PartWork, request: Request, writer: BundleWriter, notes: StageNotes) -> Part:
+    """Compares the simplified graph and the result with the original, and writes the evidence."""
+    golden = part.examined()
+    simplified = similarity_of(golden.outputs, outputs_of(part.graph, golden.inputs, "basic"))
+    notes.note(check_faithful(simplified, request.recipe.tolerance, f"{part.name}: simplified against original"))
+    similarity: dict[str, Similarity] = {}
+    if part.precision == "bf16":
+        notes.decline(f"{part.name}: not compared: ONNX Runtime has no BF16 kernels on a CPU")
+    else:
+        runs = writer.path(part.graph_file) if request.target.engine == "host" else part.result()
+        similarity = similarity_of(golden.outputs, outputs_of(runs, golden.inputs, reference_level(part, request)))
+        limit = request.recipe.tolerance if part.precision == "fp32" else _NO_LIMIT
+        notes.note(check_faithful(similarity, limit, f"{part.name}: {part.precision} against original"))
+    golden_file, ranges_file = f"evidence/{part.name}.golden.npz", f"calibration/{part.name}.ranges.json"
+    save_golden(golden, writer.path(golden_file))
+    if part.ranges is not None:
+        part.ranges.save(writer.path(ranges_file))
+    graph = part.result()
+    return Part(
+        inputs=graph.inputs,
+        outputs=graph.outputs,
+        graph=part.graph_file,
+        opset=graph.opset,
+        quantized=part.quantized,
+        precision=weights_by_format(graph),
+        engines=part.engines,
+        profiles={name: profile.to_json() for name, profile in part.profiles.items()},
+        original=part.kept_original,
+        golden=golden_file,
+        calibration=ranges_file if part.ranges is not None else None,
+        similarity={name: found.to_json() for name, found in similarity.items()},
+    )
+
+
+def write_processor(source: Source, request: Request, writer: BundleWriter) -> None:
+    """Writes the tokenizer's and image processor's files, and how pictures become tensors."""
+    how = request.recipe.preprocess
+    if source.processor is not None:
+        shutil.copytree(source.processor, writer.path("processor/x").parent, dirs_exist_ok=True)
+        config = source.processor / "preprocessor_config.json"
+        if how is None and config.is_file():
+            how = from_huggingface(json.loads(config.read_text(encoding="utf-8")))
+    if how is not None:
+        _write_preprocess(how, writer)
+
+
+def weights_by_format(graph: Graph) -> dict[str, int]:
+    """Elements of the weights by number format, largest first; shapes and other small integers left out."""
+    counts: Counter[str] = Counter()
+    for tensor in graph.weights():
+        name = dtype_name(tensor.dtype)
+        if name not in {"int64", "bool", "string"}:
+            counts[name] += tensor.size
+    return dict(counts.most_common())
+
+
+def tool_versions() -> dict[str, str]:
+    """Versions of Python, edgebig and every tool that takes part in a compile."""
+    found = {"edgebig": __version__, "python": platform.python_version()}
+    for tool in _TOOLS:
+        try:
+            found[tool] = version(tool)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _write_preprocess(how: Preprocess, writer: BundleWriter) -> None:
+    writer.path(PREPROCESS).write_text(json.dumps(how.to_json(), indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,99 @@
+"""Simplifies a graph and gives its inputs their shapes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgebig.build import derive_profiles
+from edgebig.errors import UsageError
+from edgebig.graph.passes import (
+    FoldBatchNorm,
+    FoldConstants,
+    FreezeInputs,
+    NameNodes,
+    Pass,
+    RaiseOpset,
+    RaiseToFloat32,
+    RemoveNoOps,
+    SetShapes,
+    run_passes,
+)
+from edgebig.recipe import ShapeRange
+from edgebig.request import Request
+from edgebig.source import Source, SourcePart
+from edgebig.spec import Dim
+from edgebig.stages import StageNotes
+from edgebig.steps.work import PartWork, Sample
+
+_OPSET = {"int8": 19, "fp8": 19, "int4": 21, "bf16": 22, "auto": 19}
+"""Q/DQ of FP16 tensors and FP8 need opset 19, blocks 21, most operators in BF16 22."""
+
+
+def prepare_graph(part: SourcePart, source: Source, request: Request, notes: StageNotes) -> PartWork:
+    """Freezes, shapes and simplifies; the result computes in float32."""
+    _check_names(source, request, notes)
+    graph = part.graph
+    takes = {spec.name: spec.shape for spec in graph.inputs}
+    freeze = {name: value for name, value in request.recipe.freeze.items() if name in takes}
+    asked = {name: shape for name, shape in request.recipe.shapes.items() if name in takes and name not in freeze}
+    frozen = _frozen_values(part, freeze)
+    shapes = {name: _shape(name, takes[name], wanted) for name, wanted in asked.items()}
+    pinned = {name: shape for name, shape in part.fixed.items() if name not in shapes}
+    opset = request.recipe.opset
+    if request.target.is_nvidia:
+        opset = max(opset, _OPSET.get(request.recipe.precision, 0))
+    passes: list[Pass] = [
+        FreezeInputs(freeze),
+        SetShapes({**pinned, **shapes}),
+        RaiseOpset(opset),
+        RaiseToFloat32(),
+        FoldBatchNorm(),
+        FoldConstants(),
+        RemoveNoOps(),
+        NameNodes(),
+    ]
+    before = len(graph.nodes())
+    for report in run_passes(graph, passes):
+        prefix = "" if len(source.parts) == 1 else f"{part.name}: "
+        if report.changed:
+            notes.note(f"{prefix}{report.name}: {', '.join(report.changed)}")
+        notes.decline(*(f"{prefix}{report.name}: {line}" for line in report.declined))
+    notes.note(f"{part.name}: {before} nodes became {len(graph.nodes())}, opset {graph.opset}")
+    return PartWork(part, graph, derive_profiles(graph.inputs, asked, part.axes), frozen)
+
+
+def _check_names(source: Source, request: Request, notes: StageNotes) -> None:
+    known = [spec.name for part in source.parts for spec in part.graph.inputs]
+    named = [("--shapes", name) for name in request.recipe.shapes] + [("--freeze", n) for n in request.recipe.freeze]
+    for option, name in named:
+        if name in known or name in {v for part in source.parts for v in part.graph.model.graph.initializers}:
+            continue
+        if name in request.insisted:
+            raise UsageError(f"{option}: the model has no input {name!r}: its inputs are {', '.join(dict.fromkeys(known))}")
+        notes.decline(f"the recipe's {name!r} is passed over: the model has no such input")
+
+
+def _frozen_values(part: SourcePart, freeze: dict[str, int | float | bool]) -> Sample:
+    specs = {spec.name: spec for spec in part.graph.inputs}
+    values: Sample = {}
+    for name, value in freeze.items():
+        sizes = [d if isinstance(d, int) else 1 for d in specs[name].shape]
+        values[name] = np.full(sizes, value).astype(specs[name].dtype)
+    return values
+
+
+def _shape(name: str, old: tuple[Dim, ...], wanted: ShapeRange) -> tuple[Dim, ...]:
+    """Sizes where the range has only one, else the axis stays dynamic under its own or a new name."""
+    if len(wanted.min) != len(old):
+        raise UsageError(
+            f"shapes: {name} has {len(old)} axes ({'x'.join(str(d or '?') for d in old)}), found {len(wanted.min)}"
+        )
+    dims: list[Dim] = []
+    for index, (dim, low, high) in enumerate(zip(old, wanted.min, wanted.max, strict=True)):
+        if low == high:
+            dims.append(low)
+        elif isinstance(dim, int):
+            raise UsageError(f"shapes: axis {index} of {name} has the fixed size {dim}, found the range {low} to {high}")
+        else:
+            dims.append(dim or f"{name}_{index}")
+    return tuple(dims)

@@ -1,0 +1,70 @@
+"""PartWork: one graph of the model on its way through the pipeline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from edgebig.build import Profile
+from edgebig.bundle import Engine
+from edgebig.calibrate import Ranges
+from edgebig.graph import Graph
+from edgebig.source import SourcePart
+from edgebig.verify import Golden
+
+Sample = dict[str, np.ndarray[Any, Any]]
+
+
+@dataclass
+class PartWork:
+    """What the stages made of one graph so far.
+
+    Attributes:
+        source: the graph as it came.
+        graph: simplified, in float32.
+        profiles: shapes of the inputs that stay dynamic.
+        frozen: inputs that became constants, for runs of the original.
+        golden: held-out inputs with the original's outputs.
+        ranges: of the activations.
+        lowered: the graph in the precision of the target.
+        precision: what ``auto`` came to, or what was asked.
+        quantized: whether ``lowered`` holds Q/DQ pairs.
+        engines: what was built.
+        kept_original: the bundle's file of ``graph``, where it was asked for.
+    """
+
+    source: SourcePart
+    graph: Graph
+    profiles: dict[str, Profile]
+    frozen: Sample = field(default_factory=dict)
+    golden: Golden | None = None
+    ranges: Ranges | None = None
+    lowered: Graph | None = None
+    precision: str = "fp32"
+    quantized: bool = False
+    engines: tuple[Engine, ...] = ()
+    kept_original: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The part's name."""
+        return self.source.name
+
+    @property
+    def graph_file(self) -> str:
+        """The bundle's file of the portable graph."""
+        return f"graphs/{self.name}.onnx"
+
+    def examined(self) -> Golden:
+        """The golden inputs, which the calibrate stage has chosen."""
+        if self.golden is None:
+            raise RuntimeError("the calibrate stage comes first")
+        return self.golden
+
+    def result(self) -> Graph:
+        """The lowered graph, which the quantize stage has made."""
+        if self.lowered is None:
+            raise RuntimeError("the quantize stage comes first")
+        return self.lowered
