@@ -12,7 +12,7 @@ from edgebig.errors import GraphError
 from edgebig.graph import Graph
 from edgebig.graph.check import check_graph
 from edgebig.graph.values import constant
-from edgebig.quantize.formats import Format, block_scales, channel_scales
+from edgebig.quantize.formats import INT8, Format, block_scales, channel_scales
 from edgebig.quantize.plan import ActivationChoice, Plan, WeightChoice
 
 Array = np.ndarray[Any, Any]
@@ -36,6 +36,8 @@ def insert_qdq(graph: Graph, plan: Plan) -> None:
     scales = {w.node: _quantize_weight(graph, nodes[w.node], w) for w in plan.weights}
     for name in plan.integer_biases:
         _quantize_bias(graph, nodes[name], plan, scales[name])
+    for name in plan.embeddings:
+        _quantize_embedding(graph, nodes[name])
     _drop_unused_initializers(main)
     if not plan.is_empty:
         check_graph(graph, "quantization")
@@ -121,6 +123,31 @@ def _quantize_bias(graph: Graph, node: ir.Node, plan: Plan, weight_scale: Array)
     _describe(new.outputs[0], f"{name}/dequantized", ir.DataType.FLOAT, value.shape)
     graph.model.graph.insert_before(node, new)
     node.replace_input_with(2, new.outputs[0])
+
+
+def _quantize_embedding(graph: Graph, node: ir.Node) -> None:
+    """Gathers INT8 rows and their scales, and multiplies them: DequantizeLinear takes no gathered scale."""
+    table, indices = node.inputs[0], node.inputs[1]
+    tensor = constant(table)
+    if tensor is None or table is None:
+        raise GraphError(f"the table of {node.name} is not a constant")
+    rows = np.asarray(tensor.numpy(), np.float32)
+    scale = channel_scales(rows, 0, INT8)[:, None]
+    name = f"{table.name}/{node.name}"
+    quantized = _initializer(graph, f"{name}/quantized", INT8.quantize(rows, scale))
+    scales = _initializer(graph, f"{name}/scale", scale)
+    result = node.outputs[0]
+    gathered = ir.Node("", "Gather", [quantized, indices], [ir.AttrInt64("axis", 0)], name=f"{name}/rows")
+    _describe(gathered.outputs[0], f"{name}/rows", ir.DataType.INT8, result.shape)
+    gathered_scale = ir.Node("", "Gather", [scales, indices], [ir.AttrInt64("axis", 0)], name=f"{name}/row_scales")
+    _describe(gathered_scale.outputs[0], f"{name}/row_scales", ir.DataType.FLOAT, None)
+    cast = ir.Node("", "Cast", [gathered.outputs[0]], [ir.AttrInt64("to", int(ir.DataType.FLOAT))], name=f"{name}/cast")
+    _describe(cast.outputs[0], f"{name}/cast", ir.DataType.FLOAT, result.shape)
+    product = ir.Node("", "Mul", [cast.outputs[0], gathered_scale.outputs[0]], name=f"{name}/dequantize")
+    _describe(product.outputs[0], f"{name}/dequantized", ir.DataType.FLOAT, result.shape)
+    graph.model.graph.insert_before(node, [gathered, gathered_scale, cast, product])
+    ir.convenience.replace_all_uses_with(result, product.outputs[0], replace_graph_outputs=True)
+    graph.model.graph.remove(node, safe=True)
 
 
 def _zero_point(fmt: Format, value: int) -> Array:

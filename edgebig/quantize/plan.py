@@ -59,18 +59,20 @@ class Plan:
         activations: by tensor name.
         weights: of nodes.
         integer_biases: names of nodes whose bias becomes INT32, with the scale of input times weight.
+        embeddings: names of Gather nodes whose table becomes INT8 with a scale for each row.
         skipped: what stays float, and why.
     """
 
     activations: dict[str, ActivationChoice] = field(default_factory=dict)
     weights: list[WeightChoice] = field(default_factory=list)
     integer_biases: list[str] = field(default_factory=list)
+    embeddings: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing is quantized."""
-        return not self.weights and not self.activations
+        return not self.weights and not self.activations and not self.embeddings
 
     def summary(self) -> tuple[str, ...]:
         """Lines for the report."""
@@ -79,4 +81,5 @@ class Plan:
         return (
             *(f"{n} activations in {name}" for name, n in activations.items()),
             *(f"{n} weights in {name}" for name, n in weights.items()),
+            *([f"{len(self.embeddings)} embeddings in int8, per row"] if self.embeddings else []),
         )

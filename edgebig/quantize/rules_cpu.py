@@ -4,6 +4,7 @@ Activations unsigned and asymmetric, weights signed and symmetric per channel. A
 is quantized too, after its activation function, and its bias is INT32: only then does ONNX Runtime
 fuse the whole into QLinearConv. Operators that only move or combine values (pooling, concatenation,
 addition) stay in the quantized domain between two quantized neighbours. Matrix products give float.
+Large embedding tables are stored as INT8 with a scale for each row.
 ONNX Runtime documentation, "Quantize ONNX models".
 """
 
@@ -25,6 +26,7 @@ from edgebig.quantize.plan import Plan
 _COMPUTE = {"Conv", "MatMul", "Gemm"}
 _THROUGH = {"MaxPool", "AveragePool", "GlobalAveragePool", "Concat", "Add", "Reshape", "Transpose", "Flatten"}
 _THROUGH |= {"Squeeze", "Unsqueeze"}
+_EMBEDDING_SIZE = 1 << 16
 _FUSED_ACTIVATIONS = {"Relu", "Clip"}
 
 
@@ -44,6 +46,8 @@ def make(graph: Graph, ranges: Ranges, keep_float: Sequence[str], fmt: Format) -
     plan = Plan()
     outputs = {id(v) for v in graph.model.graph.outputs}
     for node in graph.model.graph:
+        if _is_embedding(node) and not is_kept(node, keep_float, plan):
+            plan.embeddings.append(str(node.name))
         if node.domain or node.op_type not in _COMPUTE | _THROUGH or is_kept(node, keep_float, plan):
             continue
         if node.op_type in _THROUGH:
@@ -51,6 +55,18 @@ def make(graph: Graph, ranges: Ranges, keep_float: Sequence[str], fmt: Format) -
         else:
             _quantize_compute(node, ranges, fmt, plan, outputs)
     return plan
+
+
+def _is_embedding(node: ir.Node) -> bool:
+    """A table of rows large enough for its bytes to count."""
+    table = constant(node.inputs[0]) if node.op_type == "Gather" and not node.domain else None
+    return (
+        table is not None
+        and table.dtype == ir.DataType.FLOAT
+        and len(table.shape) == 2
+        and table.size >= _EMBEDDING_SIZE
+        and node.attributes.get_int("axis", 0) == 0
+    )
 
 
 def _quantize_compute(node: ir.Node, ranges: Ranges, fmt: Format, plan: Plan, outputs: set[int]) -> None:

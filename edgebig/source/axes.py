@@ -36,8 +36,8 @@ def axes_of(inputs: Sequence[TensorSpec], config: Any) -> dict[str, Extent]:
             elif spec.name in _RAW_AUDIO:
                 axes[dim] = _AUDIO
             elif dim.startswith("past_"):
-                # room for the tokens that are added to the cache
-                axes.setdefault(dim, (1, max(tokens[1] - 1, 1), max(limit - 1, 1)))
+                # an empty cache starts a text, and there is room for the token that is added
+                axes.setdefault(dim, (0, max(tokens[1] - 1, 1), max(limit - 1, 1)))
             elif dim not in axes:
                 axes[dim] = tokens
     return axes

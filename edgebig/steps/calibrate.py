@@ -12,7 +12,7 @@ import numpy as np
 from edgebig.calibrate import Samples, collect_ranges, open_samples
 from edgebig.calibrate.samples import Located, Preparers
 from edgebig.errors import CalibrationError, RecipeError
-from edgebig.quantize import observed_tensors
+from edgebig.quantize import clamp_masks, observed_tensors
 from edgebig.request import Request
 from edgebig.resources import data_folder
 from edgebig.source import Source
@@ -23,6 +23,7 @@ from edgebig.tasks.vision import prepare
 from edgebig.verify import Golden, made_inputs, outputs_of
 
 _CALIBRATED = {"int8", "fp8"}
+_DISTANCE = 8
 _RANGED = {*_CALIBRATED, "fp16", "auto"}
 
 
@@ -48,8 +49,10 @@ def calibrate_part(part: PartWork, source: Source, request: Request, notes: Stag
     if recipe.precision not in _RANGED or (recipe.precision in {"fp16", "auto"} and not request.target.is_nvidia and data is None):
         notes.note(f"{part.name}: {recipe.precision} needs no ranges; {len(golden)} golden inputs from {origin}")
         return
-    tensors = observed_tensors(part.graph)
-    part.ranges = collect_ranges(part.graph, tensors, samples, origin, lambda n: notes.progress(f"{n} samples"))
+    observed = part.graph.clone()
+    clamp_masks(observed)
+    tensors = observed_tensors(observed)
+    part.ranges = collect_ranges(observed, tensors, samples, origin, lambda n: notes.progress(f"{n} samples"))
     notes.note(
         f"{part.name}: {part.ranges.method} ranges of {len(tensors)} tensors over {part.ranges.samples} samples of {origin}, "
         f"{len(golden)} golden inputs"
@@ -59,14 +62,24 @@ def calibrate_part(part: PartWork, source: Source, request: Request, notes: Stag
 
 
 def _hold_out(stream: Samples, count: int, notes: StageNotes) -> tuple[list[Sample], Samples | list[Located]]:
-    """The first samples as golden inputs, the others for calibration."""
-    first = list(islice(stream, count + 1))
-    if not first:
+    """Every eighth of the first samples as golden inputs, the others for calibration.
+
+    Neighbours in a recording or a sorted folder are alike, hence the distance.
+    """
+    held = count * _DISTANCE
+
+    def is_golden(index: int) -> bool:
+        return index < held and index % _DISTANCE == 0
+
+    first = list(islice(stream, held))
+    golden = [sample for index, (_, sample) in enumerate(first) if is_golden(index)]
+    if not golden:
         raise CalibrationError(f"calibration: no samples in {stream.source}: give at least one")
-    if len(first) <= count:
-        notes.decline(f"only {len(first)} samples: the golden inputs are those used for calibration: give more to tell them apart")
-        return [sample for _, sample in first], first
-    return [sample for _, sample in first[:count]], Samples(stream.source, lambda: islice(stream.read(), count, None))
+    if len(first) == len(golden):
+        notes.decline("only one sample: it is both calibrated and verified with: give more to tell the two apart")
+        return golden, first
+    rest = Samples(stream.source, lambda: (found for i, found in enumerate(stream.read()) if not is_golden(i)))
+    return golden, rest
 
 
 def _data_for(part: PartWork, source: Source, request: Request) -> Any:
