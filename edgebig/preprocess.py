@@ -60,4 +60,5 @@ class Preprocess:
         unknown = set(data) - {f.name for f in fields(cls)}
         if unknown:
             raise ValueError(f"preprocess has no field {', '.join(sorted(unknown))}")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        return cls(**values)

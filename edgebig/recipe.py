@@ -134,7 +134,7 @@ class Recipe(BaseModel):
     def of(cls, where: str, fields: dict[str, Any]) -> Recipe:
         """A recipe from plain fields; a wrong one raises ``RecipeError`` that begins with ``where``."""
         try:
-            return cls(**fields)
+            return cls.model_validate(fields)
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(p) for p in first["loc"]) or "fields"

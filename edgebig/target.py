@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from edgebig.errors import TargetError
 
 Precision = Literal["fp32", "tf32", "fp16", "bf16", "int8", "fp8", "int4", "fp4"]
+Figure = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 EngineKind = Literal["host", "ahead", "on-device"]
 
 _TABLE = Path(__file__).with_name("targets.yaml")
@@ -67,10 +68,10 @@ class Target(BaseModel):
     engine: EngineKind
     architecture: Literal["x86_64", "aarch64", "any", "native"] = "any"
     compute_capability: str | None = Field(default=None, pattern=r"^\d+\.\d$")
-    memory_gb: float | None = Field(default=None, gt=0)
-    bandwidth_gb_s: float | None = Field(default=None, gt=0)
-    peak_tops: dict[Precision, float] = Field(default_factory=dict)
-    precisions: tuple[Precision, ...]
+    memory_gb: Figure | None = None
+    bandwidth_gb_s: Figure | None = None
+    peak_tops: dict[Precision, Figure] = Field(default_factory=dict)
+    precisions: tuple[Precision, ...] = Field(min_length=1)
     dla_cores: int = Field(default=0, ge=0)
     software: tuple[Software, ...] = ()
     sources: dict[str, str] = Field(default_factory=dict)
@@ -79,9 +80,14 @@ class Target(BaseModel):
     def _is_whole(self) -> Target:
         if self.engine != "host" and self.compute_capability is None:
             raise ValueError(f"compute_capability is needed where engine is {self.engine}")
+        if self.engine == "host" and self.compute_capability is not None:
+            raise ValueError("compute_capability is a GPU's, and engine: host is a CPU")
+        unknown = [p for p in self.peak_tops if p not in self.precisions]
+        if unknown:
+            raise ValueError(f"peak_tops names {', '.join(unknown)}, which precisions lacks")
         figures = [f for f in ("memory_gb", "bandwidth_gb_s") if getattr(self, f) is not None]
         figures += [f"peak_tops.{p}" for p in self.peak_tops]
-        missing = [f for f in figures if f not in self.sources]
+        missing = [f for f in figures if not self.sources.get(f)]
         if missing:
             raise ValueError(f"sources lacks {', '.join(missing)}")
         return self
@@ -127,7 +133,7 @@ def _from_file(path: Path) -> Target:
     if not isinstance(row, dict):
         raise TargetError(f"the target file {path} must hold one mapping of fields, found {type(row).__name__}")
     try:
-        return Target(**row)
+        return Target.model_validate(row)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(p) for p in first["loc"]) or "the file"

@@ -33,7 +33,9 @@ def read_samples(file: Path, inputs: Sequence[TensorSpec]) -> Iterator[dict[str,
             counts = {s.name: streams[s.name].rows // max(chunks[s.name] or 1, 1) for s in inputs}
             if len(set(counts.values())) > 1:
                 found = ", ".join(f"{k} {n}" for k, n in counts.items())
-                raise CalibrationError(f"calibration data: {file}: the inputs hold different numbers of samples: {found}")
+                raise CalibrationError(
+                    f"calibration data: {file}: the inputs hold different numbers of samples: {found}"
+                )
             for _ in range(next(iter(counts.values()), 0)):
                 yield {s.name: streams[s.name].take(chunks[s.name]) for s in inputs}
     except (ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:

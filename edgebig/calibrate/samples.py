@@ -71,7 +71,9 @@ def open_samples(
     path = Path(data)
     if not path.exists():
         raise CalibrationError(f"calibration data: no such file or folder: {path}")
-    files = sorted(f for f in path.rglob("*") if f.is_file() and not f.name.startswith(".")) if path.is_dir() else [path]
+    files = (
+        sorted(f for f in path.rglob("*") if f.is_file() and not f.name.startswith(".")) if path.is_dir() else [path]
+    )
     if not files:
         raise CalibrationError(f"calibration data: the folder {path} is empty")
     reader = _reader(path, files, inputs, prepare)
@@ -81,18 +83,16 @@ def open_samples(
 def _reader(
     path: Path, files: Sequence[Path], inputs: Sequence[TensorSpec], prepare: Preparers
 ) -> Callable[[], Iterator[Located]]:
-    kinds = {f.suffix.lower() for f in files}
-    for known, make in (
-        (ARRAYS, lambda chosen: lambda: _array_files(chosen, inputs)),
-        (PICTURES, lambda chosen: _picture_reader(path, chosen, prepare)),
-        (TEXTS, lambda chosen: _text_reader(path, chosen, prepare)),
-    ):
-        chosen = [f for f in files if f.suffix.lower() in known]
-        if chosen:
-            reader: Callable[[], Iterator[Located]] = make(chosen)
-            return reader
+    by_kind = {kind: [f for f in files if f.suffix.lower() in kind] for kind in (ARRAYS, PICTURES, TEXTS)}
+    if by_kind[ARRAYS]:
+        return lambda: _array_files(by_kind[ARRAYS], inputs)
+    if by_kind[PICTURES]:
+        return _picture_reader(path, by_kind[PICTURES], prepare)
+    if by_kind[TEXTS]:
+        return _text_reader(path, by_kind[TEXTS], prepare)
+    suffixes = sorted({f.suffix.lower() or "no suffix" for f in files})
     raise CalibrationError(
-        f"calibration data: {path} holds {', '.join(sorted(kinds)) or 'files without a suffix'}; "
+        f"calibration data: {path} holds files of {', '.join(suffixes[:8])}; "
         "what can be read is .npy, .npz, .txt and pictures (.jpg, .png, …)"
     )
 

@@ -42,7 +42,9 @@ class Graph:
         except OSError as error:
             raise SourceError(f"cannot read {path}: {error.strerror}") from error
         except (DecodeError, ValueError, RuntimeError) as error:
-            raise SourceError(f"{path} is not an ONNX model, or is cut short ({error}): export or copy it anew") from error
+            raise SourceError(
+                f"{path} is not an ONNX model, or is cut short ({error}): export or copy it anew"
+            ) from error
         if not proto.ir_version or not proto.graph.output or not proto.opset_import:
             raise SourceError(f"{path} is not an ONNX model (no graph with outputs in it): export or copy it anew")
         check_external_data(proto, path)

@@ -21,6 +21,14 @@ def constant(value: ir.Value | None) -> ir.TensorProtocol | None:
     return value.const_value
 
 
+def static_shape(shape: ir.ShapeProtocol | None) -> tuple[int, ...] | None:
+    """The sizes of a shape; ``None`` where one is not known."""
+    if shape is None:
+        return None
+    sizes = [d for d in shape if isinstance(d, int)]
+    return tuple(sizes) if len(sizes) == len(shape) else None
+
+
 def consumers(value: ir.Value) -> list[ir.Node]:
     """The nodes that read a value, each once, in no order."""
     return list({id(node): node for node, _ in value.uses()}.values())

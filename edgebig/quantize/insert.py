@@ -81,7 +81,9 @@ def _quantize_weight(graph: Graph, node: ir.Node, choice: WeightChoice) -> Array
         attributes = [ir.AttrInt64("axis", choice.axis), ir.AttrInt64("block_size", choice.block)]
     else:
         scale = channel_scales(weight, choice.axis, fmt)
-        spread = scale if choice.axis is None else scale.reshape([-1 if i == choice.axis else 1 for i in range(weight.ndim)])
+        spread = (
+            scale if choice.axis is None else scale.reshape([-1 if i == choice.axis else 1 for i in range(weight.ndim)])
+        )
         if choice.axis is not None:
             attributes = [ir.AttrInt64("axis", choice.axis)]
     name = f"{value.name}/{choice.node}"

@@ -26,7 +26,6 @@ _EPSILON_READERS = {"Add", "Max", "Clip", "Div", "Sub", "Pow"}
 """Operators in which a tiny constant keeps something from becoming zero."""
 
 
-
 def find_islands(graph: Graph, low: ir.DataType, ranges: Ranges | None) -> dict[int, str]:
     """The reason of each node of the main graph (by ``id``) that stays float32.
 
@@ -98,7 +97,9 @@ def _out_of_range(graph: Graph, ranges: Ranges | None) -> list[tuple[ir.Value, s
     return found
 
 
-def _constant_reasons(value: ir.Value, magnitude: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> list[tuple[ir.Value, str]]:
+def _constant_reasons(
+    value: ir.Value, magnitude: np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+) -> list[tuple[ir.Value, str]]:
     finite = magnitude[np.isfinite(magnitude)]
     if finite.size == 0 or finite.max() == 0:
         return []

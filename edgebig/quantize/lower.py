@@ -85,9 +85,7 @@ class _Casts:
 
     def _copy(self, value: ir.Value, tensor: ir.TensorProtocol, wanted: ir.DataType) -> ir.Value:
         converted = ir.tensor(cast_array(tensor.numpy(), wanted), name=f"{value.name}/{wanted.name.lower()}")
-        new = ir.Value(
-            name=converted.name, shape=value.shape, type=ir.TensorType(wanted), const_value=converted
-        )
+        new = ir.Value(name=converted.name, shape=value.shape, type=ir.TensorType(wanted), const_value=converted)
         self._main.register_initializer(new)
         return new
 
@@ -151,4 +149,3 @@ def _inner_nodes(node: ir.Node) -> Iterable[ir.Node]:
     for attribute in node.attributes.values():
         if attribute.type == ir.AttributeType.GRAPH:
             yield from ir.traversal.RecursiveGraphIterator(attribute.as_graph())
-

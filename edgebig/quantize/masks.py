@@ -45,7 +45,11 @@ def _clamp_fill(node: ir.Node) -> list[str]:
     if node.op_type != "ConstantOfShape" or attribute is None:
         return []
     tensor = attribute.as_tensor()
-    if tensor.dtype != ir.DataType.FLOAT or not np.all(np.abs(tensor.numpy()) > _ABSURD) or not np.isfinite(tensor.numpy()).all():
+    if (
+        tensor.dtype != ir.DataType.FLOAT
+        or not np.all(np.abs(tensor.numpy()) > _ABSURD)
+        or not np.isfinite(tensor.numpy()).all()
+    ):
         return []
     node.attributes["value"] = ir.AttrTensor("value", ir.tensor(np.sign(tensor.numpy()) * np.float32(-_MASK)))
     return [f"{node.name}: {float(tensor.numpy()[0]):.1e} became {float(np.sign(tensor.numpy()[0]) * -_MASK):g}"]

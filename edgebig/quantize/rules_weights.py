@@ -25,7 +25,7 @@ def make(graph: Graph, keep_float: Sequence[str], block: int) -> Plan:
         if isinstance(chosen, str) or tensor is None:
             plan.skipped.append(f"{node.name}: {chosen}")
             continue
-        shape = [int(d) for d in tensor.shape]
+        shape = tensor.numpy().shape
         axis = 1 - chosen.axis if chosen.axis is not None else None
         if axis is None or shape[axis] % block:
             plan.skipped.append(f"{node.name}: its weight {shape} does not divide into blocks of {block}")

@@ -31,8 +31,9 @@ class OnnxRuntimeCpu:
 
         Args:
             graph: the ONNX file; the caller has checked its hash.
-            optimize: every graph optimization, or the basic ones alone. ONNX Runtime's extended level
-                computes something else for some Q/DQ graphs that were made for TensorRT (FP8 above all).
+            optimize: every graph optimization, or none. ONNX Runtime 1.32 computes something else for
+                Q/DQ graphs that were made for TensorRT: it drops a Relu before a symmetric Q, of FP8
+                above its basic level, and of FP16 tensors at that level already.
             threads: threads within one operator.
 
         Raises:
@@ -43,7 +44,7 @@ class OnnxRuntimeCpu:
         options = ort.SessionOptions()
         options.log_severity_level = _LOG_ERRORS
         levels = ort.GraphOptimizationLevel
-        options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_ENABLE_BASIC
+        options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
         if threads is not None:
             options.intra_op_num_threads = threads
         self._graph = graph.name

@@ -85,13 +85,17 @@ def _find_task(manager: Any, config: Any, name: str, task: str | None) -> str:
     try:
         supported = manager.get_supported_tasks_for_model_type(model_type, "onnx", library_name="transformers")
     except KeyError as error:
-        raise SourceError(f"{name}: Optimum cannot export the architecture {model_type!r}: give an .onnx file") from error
+        raise SourceError(
+            f"{name}: Optimum cannot export the architecture {model_type!r}: give an .onnx file"
+        ) from error
     if task is None:
         classes = [c for c in (getattr(transformers, a, None) for a in config.architectures or []) if c is not None]
         try:
             task = str(manager.infer_task_from_model(classes[0]))
         except (IndexError, ValueError, KeyError) as error:
-            raise SourceError(f"{name}: its config names no known task: give --task, one of {', '.join(supported)}") from error
+            raise SourceError(
+                f"{name}: its config names no known task: give --task, one of {', '.join(supported)}"
+            ) from error
     task = str(manager.map_from_synonym(task))
     if f"{task}-with-past" in supported:
         return f"{task}-with-past"

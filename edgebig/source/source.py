@@ -86,17 +86,20 @@ def check_export(name: str, path: Path, inputs: Sample, expected: Sample, tolera
             continue
         if found[output].shape != values.shape:
             raise ExportMismatch(
-                f"export of {name}: the output {output!r} has shape {found[output].shape}, the original {values.shape}: "
-                "the model may hold Python control flow that the exporter cannot follow"
+                f"export of {name}: the output {output!r} has shape {found[output].shape}, "
+                f"the original {values.shape}: the model may hold Python control flow that the exporter cannot follow"
             )
         difference = compare(values, found[output]).max_relative
         if not difference <= tolerance:
             raise ExportMismatch(
-                f"export of {name}: the output {output!r} differs from the original by {difference:.2g} of its largest value, "
-                f"allowed are {tolerance:.2g}: check the model, or allow more with tolerance in the recipe"
+                f"export of {name}: the output {output!r} differs from the original by {difference:.2g} "
+                f"of its largest value, allowed are {tolerance:.2g}: check the model, "
+                "or allow more with tolerance in the recipe"
             )
         worst = max(worst, difference)
     compared = len(set(expected) & set(found))
     if compared == 0:
-        raise ExportMismatch(f"export of {name}: no output could be compared: {', '.join(found)} against {', '.join(expected)}")
+        raise ExportMismatch(
+            f"export of {name}: no output could be compared: {', '.join(found)} against {', '.join(expected)}"
+        )
     return f"{name}: {compared} outputs equal the original's within {worst:.1e}"

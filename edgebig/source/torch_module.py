@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-
 from edgebig.errors import MissingExtra, SourceError
 from edgebig.graph import Graph
 from edgebig.source.source import Sample, Source, SourcePart, check_export
@@ -64,7 +63,9 @@ def export_module(
             )
     except Exception as error:  # torch's exporter raises many kinds
         first = str(error).strip().splitlines()
-        raise SourceError(f"torch.onnx.export failed on {name}: {first[0] if first else type(error).__name__}") from error
+        raise SourceError(
+            f"torch.onnx.export failed on {name}: {first[0] if first else type(error).__name__}"
+        ) from error
     graph = Graph.load(path)
     inputs = [spec.name for spec in graph.inputs]
     values = list(named.values()) or list(args)
@@ -82,5 +83,3 @@ def _flatten(outputs: Any) -> list[Any]:
     if isinstance(outputs, list | tuple):
         return [t for value in outputs for t in _flatten(value)]
     return [outputs] if hasattr(outputs, "numpy") else []
-
-

@@ -66,8 +66,11 @@ def _build_ahead(part: PartWork, request: Request, writer: BundleWriter, graph: 
         data = build_engine(graph, (capability,), narrow, progress)
         part.profiles = narrow
         shapes = ", ".join(f"{n}:{'x'.join(map(str, p.opt))}" for n, p in narrow.items())
-        notes.decline(f"{part.name}: the engine takes the shapes {shapes} alone, since the derived range was refused: {error}")
+        notes.decline(
+            f"{part.name}: the engine takes the shapes {shapes} alone, since the derived range was refused: {error}"
+        )
     name = f"engines/{part.name}.sm{capability.replace('.', '')}.engine"
     writer.path(name).write_bytes(data)
     part.engines = (Engine(name, "tensorrt-rtx", rtx_version(), (capability,)),)
-    notes.note(f"{part.name}: engine of {len(data) / 1e6:.1f} MB for compute capability {capability}, TensorRT-RTX {rtx_version()}")
+    size = f"{len(data) / 1e6:.1f} MB"
+    notes.note(f"{part.name}: engine of {size} for compute capability {capability}, TensorRT-RTX {rtx_version()}")

@@ -30,6 +30,7 @@ _RANGED = {*_CALIBRATED, "fp16", "auto"}
 def calibrate_part(part: PartWork, source: Source, request: Request, notes: StageNotes) -> None:
     """Sets ``golden`` and, where the precision needs them, ``ranges``."""
     data = _data_for(part, source, request)
+    samples: Samples | list[Located]
     recipe = request.recipe
     if data is None:
         if recipe.precision in _CALIBRATED:
@@ -41,12 +42,16 @@ def calibrate_part(part: PartWork, source: Source, request: Request, notes: Stag
         examples = [{s.name: e[s.name] for s in part.graph.inputs} for e in examples]
         samples, golden, origin = [(f"example {i}", e) for i, e in enumerate(examples)], examples, "made inputs"
     else:
-        stream = open_samples(data, part.graph.inputs, recipe.calibration.samples + recipe.golden, _preparers(part, source, request))
+        stream = open_samples(
+            data, part.graph.inputs, recipe.calibration.samples + recipe.golden, _preparers(part, source, request)
+        )
         golden, samples = _hold_out(stream, recipe.golden, notes)
         origin = stream.source
     answers = outputs_of(part.source.original, golden, "all", part.frozen)
     part.golden = Golden(golden, answers, origin)
-    if recipe.precision not in _RANGED or (recipe.precision in {"fp16", "auto"} and not request.target.is_nvidia and data is None):
+    if recipe.precision not in _RANGED or (
+        recipe.precision in {"fp16", "auto"} and not request.target.is_nvidia and data is None
+    ):
         notes.note(f"{part.name}: {recipe.precision} needs no ranges; {len(golden)} golden inputs from {origin}")
         return
     observed = part.graph.clone()
@@ -54,8 +59,8 @@ def calibrate_part(part: PartWork, source: Source, request: Request, notes: Stag
     tensors = observed_tensors(observed)
     part.ranges = collect_ranges(observed, tensors, samples, origin, lambda n: notes.progress(f"{n} samples"))
     notes.note(
-        f"{part.name}: {part.ranges.method} ranges of {len(tensors)} tensors over {part.ranges.samples} samples of {origin}, "
-        f"{len(golden)} golden inputs"
+        f"{part.name}: {part.ranges.method} ranges of {len(tensors)} tensors over {part.ranges.samples} samples "
+        f"of {origin}, {len(golden)} golden inputs"
     )
     if data is None:
         notes.decline(f"{part.name}: ranges come from {origin}, not from real data: give --calib to make sure of them")

@@ -22,7 +22,17 @@ from edgebig.steps.work import PartWork
 from edgebig.tasks.vision import from_huggingface
 from edgebig.verify import check_faithful, outputs_of, save_golden, similarity_of
 
-_TOOLS = ("numpy", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "torch", "transformers", "optimum", "optimum-onnx")
+_TOOLS: tuple[str, ...] = (
+    "numpy",
+    "onnx",
+    "onnx-ir",
+    "onnxscript",
+    "onnxruntime",
+    "torch",
+    "transformers",
+    "optimum",
+    "optimum-onnx",
+)
 _TOOLS += ("tensorrt-rtx-cu13-bindings",)
 _NO_LIMIT = 1e30
 

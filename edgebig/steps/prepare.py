@@ -69,7 +69,9 @@ def _check_names(source: Source, request: Request, notes: StageNotes) -> None:
         if name in known or name in {v for part in source.parts for v in part.graph.model.graph.initializers}:
             continue
         if name in request.insisted:
-            raise UsageError(f"{option}: the model has no input {name!r}: its inputs are {', '.join(dict.fromkeys(known))}")
+            raise UsageError(
+                f"{option}: the model has no input {name!r}: its inputs are {', '.join(dict.fromkeys(known))}"
+            )
         notes.decline(f"the recipe's {name!r} is passed over: the model has no such input")
 
 
@@ -93,7 +95,9 @@ def _shape(name: str, old: tuple[Dim, ...], wanted: ShapeRange) -> tuple[Dim, ..
         if low == high:
             dims.append(low)
         elif isinstance(dim, int):
-            raise UsageError(f"shapes: axis {index} of {name} has the fixed size {dim}, found the range {low} to {high}")
+            raise UsageError(
+                f"shapes: axis {index} of {name} has the fixed size {dim}, found the range {low} to {high}"
+            )
         else:
             dims.append(dim or f"{name}_{index}")
     return tuple(dims)

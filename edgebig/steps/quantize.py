@@ -35,7 +35,9 @@ def _lower(part: PartWork, request: Request, precision: str, notes: StageNotes) 
     plan = make_plan(graph, part.ranges, request.target, request.recipe, precision)
     is_nvidia = request.target.is_nvidia
     base = precision if precision in _LOW else "fp16"
-    lowers = precision in _LOW or (is_nvidia and precision in {"int8", "fp8", "int4"} and "fp16" in request.target.precisions)
+    lowers = precision in _LOW or (
+        is_nvidia and precision in {"int8", "fp8", "int4"} and "fp16" in request.target.precisions
+    )
     if lowers or not plan.is_empty:
         notes.note(*(f"{part.name}: mask constant {line}" for line in clamp_masks(graph)))
     if not plan.is_empty:
@@ -66,7 +68,8 @@ def _choose(part: PartWork, request: Request, notes: StageNotes) -> None:
             return
         try:
             found = similarity_of(
-                part.examined().outputs, outputs_of(part.result(), part.examined().inputs, reference_level(part, request))
+                part.examined().outputs,
+                outputs_of(part.result(), part.examined().inputs, reference_level(part, request)),
             )
         except AccuracyError as error:
             notes.decline(f"{part.name}: auto: {precision} was not taken: {error}")
@@ -77,5 +80,3 @@ def _choose(part: PartWork, request: Request, notes: StageNotes) -> None:
             return
         notes.decline(f"{part.name}: auto: {precision} was not taken: cosine {cosine:.5f} is below {_AUTO_COSINE}")
     raise AccuracyError(f"auto: no precision of {request.target.name} keeps {part.name} near the original")
-
-

@@ -16,7 +16,9 @@ from edgebig.similarity import Similarity, compare
 Sample = dict[str, np.ndarray[Any, Any]]
 
 
-def outputs_of(graph: Graph | Path, inputs: Sequence[Sample], level: Level, frozen: Sample | None = None) -> list[Sample]:
+def outputs_of(
+    graph: Graph | Path, inputs: Sequence[Sample], level: Level, frozen: Sample | None = None
+) -> list[Sample]:
     """What a graph answers on each of the inputs; ``frozen`` are inputs that only the original still takes."""
     with Executor(graph, level) as executor:
         return [executor.run({**sample, **(frozen or {})}) for sample in inputs]
@@ -48,7 +50,11 @@ def check_faithful(similarity: Mapping[str, Similarity], limit: float, what: str
     """
     for name, found in similarity.items():
         if not found.max_relative <= limit:
-            how = "holds NaN or infinity" if found.max_relative == float("inf") else f"differs by {found.max_relative:.2g}"
+            how = (
+                "holds NaN or infinity"
+                if found.max_relative == float("inf")
+                else f"differs by {found.max_relative:.2g}"
+            )
             raise AccuracyError(
                 f"{what}: the output {name!r} {how} (of the original's largest value), allowed are {limit:.2g}: "
                 "use a more precise format, or other calibration data"

@@ -32,7 +32,9 @@ def made_inputs(graph: Graph, shapes: Mapping[str, tuple[int, ...]], count: int)
     return [{s.name: _array(s, shapes.get(s.name), limits[s.name], random) for s in graph.inputs} for _ in range(count)]
 
 
-def _array(spec: TensorSpec, shape: tuple[int, ...] | None, limit: int, random: np.random.Generator) -> np.ndarray[Any, Any]:
+def _array(
+    spec: TensorSpec, shape: tuple[int, ...] | None, limit: int, random: np.random.Generator
+) -> np.ndarray[Any, Any]:
     sizes = shape or tuple(d if isinstance(d, int) else 1 for d in spec.shape)
     if "mask" in spec.name or spec.dtype == "bool":
         return np.ones(sizes, spec.dtype)
@@ -50,6 +52,5 @@ def _index_limit(value: ir.Value) -> int:
         elif node.op_type == "Gather" and index == 1:
             table = constant(node.inputs[0])
             if table is not None:
-                axis = node.attributes.get_int("axis", 0)
-                limit = min(limit, int(table.shape[axis]))
+                limit = min(limit, table.numpy().shape[node.attributes.get_int("axis", 0)])
     return limit

@@ -10,8 +10,9 @@ from onnx_ir.passes.common import CommonSubexpressionEliminationPass, LiftConsta
 from onnxscript.optimizer import optimize_ir
 
 from edgebig.graph.graph import Graph
-from edgebig.graph.shapes import infer_shapes
 from edgebig.graph.passes.base import PassReport, difference, operators
+from edgebig.graph.shapes import infer_shapes
+from edgebig.graph.values import static_shape
 
 _ROUNDS = 6
 _GROWN_LIMIT = 1 << 20
@@ -63,9 +64,7 @@ def _should_fold(node: ir.Node) -> bool | None:
 
 def _output_size(node: ir.Node) -> int | None:
     if node.op_type == "ConstantOfShape" and node.inputs[0] is not None:
-        shape = node.inputs[0].const_value
-        return math.prod(int(d) for d in shape.numpy()) if shape is not None else None
-    shape = node.outputs[0].shape
-    if shape is None or not shape.is_static():
-        return None
-    return math.prod(shape.numpy())
+        sizes = node.inputs[0].const_value
+        return math.prod(int(d) for d in sizes.numpy()) if sizes is not None else None
+    shape = static_shape(node.outputs[0].shape)
+    return math.prod(shape) if shape is not None else None

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from edgebig.errors import GraphError, UsageError
 from edgebig.graph.graph import Graph
 from edgebig.graph.passes.base import PassReport
+from edgebig.graph.values import static_shape
 
 Value = int | float | bool
 
@@ -35,18 +36,21 @@ class FreezeInputs:
             old = graph.require_input(name)
         except GraphError as error:
             raise UsageError(f"--freeze {name}={value}: {error}") from error
-        shape = tuple(old.shape) if old.shape is not None else ()
-        if not all(isinstance(d, int) for d in shape):
+        shape = static_shape(old.shape)
+        if shape is None:
             raise UsageError(f"--freeze {name}={value}: the input has the dynamic shape {old.shape}: give --shapes too")
         if old.dtype is None:
             raise UsageError(f"--freeze {name}={value}: the input has no dtype")
         dtype = old.dtype.numpy()
-        array = np.full(tuple(int(d) for d in shape), value).astype(dtype)
+        array = np.full(shape, value).astype(dtype)
         if not np.all(array == value):
             raise UsageError(f"--freeze {name}={value}: the value does not fit the input's dtype {dtype}")
         graph.model.graph.inputs.remove(old)
         new = ir.Value(
-            name=name, shape=ir.Shape(array.shape), type=ir.TensorType(old.dtype), const_value=ir.tensor(array, name=name)
+            name=name,
+            shape=ir.Shape(array.shape),
+            type=ir.TensorType(old.dtype),
+            const_value=ir.tensor(array, name=name),
         )
         graph.model.graph.register_initializer(new)
         ir.convenience.replace_all_uses_with(old, new)

@@ -35,6 +35,7 @@ class RaiseOpset:
         graph._drop_initializer_inputs()
         if graph.opset != self.opset:
             raise GraphError(
-                f"the graph {graph.name} cannot be raised from opset {before} to {self.opset}: export it with opset {self.opset}"
+                f"the graph {graph.name} cannot be raised from opset {before} to {self.opset}: "
+                f"export it with opset {self.opset}"
             )
         return PassReport(self.name, (*dropped, f"opset {before} became {self.opset}"))

@@ -63,10 +63,11 @@ def _raise_node(node: ir.Node) -> bool:
     """Changes attributes that name or hold a half precision; says whether there were any."""
     found = False
     for name in _DTYPE_ATTRIBUTES:
-        if name in node.attributes and node.attributes[name].type == ir.AttributeType.INT:
-            if node.attributes.get_int(name) in {int(d) for d in _HALF}:
-                node.attributes[name] = ir.AttrInt64(name, int(ir.DataType.FLOAT))
-                found = True
+        attribute = node.attributes.get(name)
+        is_type = attribute is not None and attribute.type == ir.AttributeType.INT
+        if is_type and node.attributes.get_int(name) in {int(d) for d in _HALF}:
+            node.attributes[name] = ir.AttrInt64(name, int(ir.DataType.FLOAT))
+            found = True
     value = node.attributes.get("value")
     if value is not None and value.type == ir.AttributeType.TENSOR and value.as_tensor().dtype in _HALF:
         node.attributes["value"] = ir.AttrTensor("value", ir.tensor(value.as_tensor().numpy().astype(np.float32)))

@@ -1,0 +1,250 @@
+"""Manifest: what ``manifest.json`` holds, as typed data. Standard library only."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from edgebig.errors import BundleError
+from edgebig.spec import TensorSpec
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class File:
+    """Size in bytes and SHA-256 (hexadecimal) of one file of the bundle."""
+
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> File:
+        """The inverse of ``asdict``."""
+        file = cls(**data)
+        _must_be(int, bytes=file.bytes)
+        _must_be(str, sha256=file.sha256)
+        return file
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A built engine.
+
+    Attributes:
+        path: its file in the bundle.
+        kind: ``tensorrt``, ``tensorrt-rtx`` or ``onnxruntime`` (a graph optimized for one CPU architecture).
+        version: the builder's version; an engine of TensorRT runs on that one alone.
+        hardware: compute capabilities (``8.9``), or the CPU architecture (``x86_64``).
+    """
+
+    path: str
+    kind: str
+    version: str
+    hardware: tuple[str, ...]
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Engine:
+        """The inverse of ``asdict``."""
+        _must_be(list, hardware=data["hardware"])
+        engine = cls(**{**data, "hardware": tuple(data["hardware"])})
+        _must_be(str, path=engine.path, kind=engine.kind, version=engine.version)
+        return engine
+
+
+@dataclass(frozen=True)
+class Part:
+    """One graph of the model: most models have the part ``model`` alone, an encoder-decoder has several.
+
+    Attributes:
+        inputs, outputs: specs in the graph's order.
+        graph: the portable ONNX graph, in the target's precision.
+        opset: its ONNX opset.
+        quantized: whether it holds Q/DQ pairs (reference runs then turn ONNX Runtime's optimizations off).
+        precision: element counts of the graph's weights by number format.
+        engines: engines built from ``graph``.
+        profiles: for each dynamic input, its ``min``, ``opt`` and ``max`` shapes.
+        original: the graph as it was before quantization and lowering, where kept.
+        golden: ``.npz`` with arrays ``in.NAME.I`` and ``out.NAME.I``: inputs, and the original's outputs.
+        calibration: JSON file with the ranges, where the part was calibrated.
+        similarity: for each output, how near this part is to the original on the golden inputs.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    graph: str
+    opset: int
+    quantized: bool = False
+    precision: dict[str, int] = field(default_factory=dict)
+    engines: tuple[Engine, ...] = ()
+    profiles: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+    original: str | None = None
+    golden: str | None = None
+    calibration: str | None = None
+    similarity: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def files(self) -> list[str]:
+        """The names of its files."""
+        named = [self.graph, self.original, self.golden, self.calibration, *(e.path for e in self.engines)]
+        return [name for name in named if name is not None]
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Part:
+        """The inverse of ``asdict``."""
+        return cls(
+            **{
+                **data,
+                "inputs": tuple(_spec(s) for s in data["inputs"]),
+                "outputs": tuple(_spec(s) for s in data["outputs"]),
+                "engines": tuple(Engine.from_json(e) for e in data.get("engines", ())),
+                "similarity": {
+                    output: {measure: float(value) for measure, value in found.items()}
+                    for output, found in data.get("similarity", {}).items()
+                },
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How one stage of the compile went.
+
+    Attributes:
+        name: ``source``, ``graph``, ``calibrate``, ``quantize``, ``build`` or ``verify``.
+        seconds: wall time.
+        peak_memory_bytes: the process's peak resident memory during the stage.
+        notes: what the stage did, one line each.
+        declined: what it left undone, and why.
+    """
+
+    name: str
+    seconds: float
+    peak_memory_bytes: int
+    notes: tuple[str, ...] = ()
+    declined: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What ``manifest.json`` holds.
+
+    Attributes:
+        name: the model's name.
+        precision: the precision that was asked.
+        target: the target's row, as plain data.
+        recipe: the recipe, as plain data.
+        source: ``kind`` (``huggingface``, ``onnx``, ``torch``), ``name``, ``task`` and ``sha256`` of what was compiled.
+        parts: the model's graphs by name.
+        stages: how the compile went.
+        versions: version of each tool that took part.
+        files: every file of the bundle but the manifest.
+        created: UTC time, ISO 8601.
+        schema_version: of this layout.
+    """
+
+    name: str
+    precision: str
+    target: dict[str, Any]
+    recipe: dict[str, Any]
+    source: dict[str, Any]
+    parts: dict[str, Part]
+    stages: tuple[Stage, ...]
+    versions: dict[str, str]
+    created: str
+    files: dict[str, File] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data. A number that JSON lacks is a string: ``Infinity``, ``-Infinity`` or ``NaN``."""
+        plain: dict[str, Any] = _finite(asdict(self))
+        return plain
+
+    @classmethod
+    def from_json(cls, data: Any) -> Manifest:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            BundleError: the data is no manifest, of an unknown version, or names a path outside the bundle.
+        """
+        if not isinstance(data, dict) or "schema_version" not in data:
+            raise BundleError("the manifest has no schema_version: this is not a bundle of edgebig")
+        if type(data["schema_version"]) is not int or data["schema_version"] != SCHEMA_VERSION:
+            raise BundleError(
+                f"the manifest is of schema version {data['schema_version']!r}, this edgebig reads {SCHEMA_VERSION}: "
+                "update edgebig, or compile the model again"
+            )
+        try:
+            manifest = cls(
+                **{
+                    **data,
+                    "parts": {k: Part.from_json(v) for k, v in data["parts"].items()},
+                    "stages": tuple(
+                        Stage(**{**s, "notes": tuple(s["notes"]), "declined": tuple(s["declined"])})
+                        for s in data["stages"]
+                    ),
+                    "files": {k: File.from_json(v) for k, v in data["files"].items()},
+                }
+            )
+            _must_be(dict, target=manifest.target, recipe=manifest.recipe, source=manifest.source)
+            _must_be(str, name=manifest.name, precision=manifest.precision)
+            named = [name for part in manifest.parts.values() for name in part.files()]
+            for name in [*manifest.files, *named]:
+                check_inside(name)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise BundleError(f"the manifest is damaged: {type(error).__name__}: {error}") from error
+        missing = sorted(set(named) - set(manifest.files))
+        if missing:
+            raise BundleError(f"the manifest names {missing[0]} but holds no hash of it")
+        return manifest
+
+
+def _spec(data: dict[str, Any]) -> TensorSpec:
+    _must_be(list, shape=data["shape"])
+    spec = TensorSpec.from_json(data)
+    if not all(dim is None or isinstance(dim, (int, str)) for dim in spec.shape):
+        raise TypeError(f"a shape holds sizes, names and nulls, found {data['shape']}")
+    return spec
+
+
+def _must_be(kind: type, /, **values: Any) -> None:
+    for name, value in values.items():
+        if not isinstance(value, kind):
+            raise TypeError(f"{name} must be a {kind.__name__}, found {value!r:.60}")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def read_json(text: str) -> Any:
+    """The text's value. A key given twice is refused: other readers might take the other one."""
+    return json.loads(text, object_pairs_hook=_unique)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError(f"an object holds a key twice among {', '.join(key for key, _ in pairs[:20])}")
+    return found
+
+
+def check_inside(name: str) -> None:
+    """Refuses a file name that is no plain path inside the bundle.
+
+    Raises:
+        BundleError: absolute, with ``..``, not normal, or the manifest itself.
+    """
+    pure = PurePosixPath(name)
+    outside = not name or pure.is_absolute() or ".." in pure.parts
+    if outside or str(pure) != name or name == MANIFEST or not {"\\", "\0"}.isdisjoint(name):
+        raise BundleError(f"the manifest names the path {name!r}, which a bundle may not hold")
