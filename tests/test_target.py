@@ -208,7 +208,6 @@ def test_file_that_is_not_yaml_is_refused(tmp_path: Path) -> None:
         ({"memory_gb": float("inf"), "sources": {"memory_gb": "x"}}, "memory_gb: Input should be a finite number"),
         ({"precisions": []}, "precisions: Tuple should have at least 1 item"),
         ({"engine": "host"}, "compute_capability is a GPU's"),
-        ({1: "a"}, "Keys should be strings"),
         ({"memory_gb": -1, "sources": {"memory_gb": "x"}}, "memory_gb: Input should be greater than 0"),
         ({"precisions": ["fp32", "fp12"]}, "precisions.1: Input should be"),
         ({"name": "My Device"}, "name: String should match"),
@@ -217,3 +216,7 @@ def test_file_that_is_not_yaml_is_refused(tmp_path: Path) -> None:
 )
 def test_wrong_field_is_named(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
     assert said in _refusal(tmp_path / "mine.yaml", yaml.safe_dump(_row(**changes)))
+
+
+def test_key_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    assert "Keys should be strings" in _refusal(tmp_path / "mine.yaml", yaml.safe_dump({**_row(), 1: "a"}))
