@@ -1,0 +1,47 @@
+"""``edgebig inspect``: what a model or a bundle holds."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from edgebig.cli.console import guarded_stdout, print_json
+from edgebig.errors import SourceError
+
+_EPILOG = """\b
+Examples:
+  edgebig inspect model.onnx        inputs, outputs, operators, parameters
+  edgebig inspect ./resnet50        a Hugging Face folder: architecture, tasks, files
+  edgebig inspect model.bundle      target, files, how it was made, how near to the original"""
+
+
+@click.command(epilog=_EPILOG)
+@click.argument("path", metavar="MODEL|BUNDLE")
+@click.option("--json", "as_json", is_flag=True, help="Prints one JSON object.")
+def command(path: str, as_json: bool) -> None:
+    """Shows what a model or a bundle holds. Nothing is run or changed.
+
+    MODEL is an .onnx file or a Hugging Face model's folder, BUNDLE a folder that 'edgebig compile' made.
+    """
+    place = Path(path)
+    if not os.path.lexists(place):
+        raise SourceError(f"no such file or folder: {path}: give an .onnx file, a Hugging Face folder or a bundle")
+    with guarded_stdout():
+        if place.is_file():
+            from edgebig.cli import inspect_onnx as view
+        elif (place / "manifest.json").is_file():
+            from edgebig.cli import inspect_bundle as view  # type: ignore[no-redef]
+        elif (place / "config.json").is_file():
+            from edgebig.cli import inspect_huggingface as view  # type: ignore[no-redef]
+        else:
+            raise SourceError(
+                f"{path} is neither an .onnx file, nor a folder with config.json (a Hugging Face model) "
+                "or manifest.json (a bundle)"
+            )
+        facts = view.facts(place)
+    if as_json:
+        print_json(facts)
+    else:
+        click.echo("\n".join(view.lines(facts)))
