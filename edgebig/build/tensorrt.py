@@ -67,9 +67,12 @@ def build_engine(
         for name, shapes in profiles.items():
             profile.set_shape(name, shapes.min, shapes.opt, shapes.max)
         config.add_optimization_profile(profile)
-    if progress is not None:
-        config.progress_monitor = _make_monitor(trt, progress)
+    monitor = _make_monitor(trt, progress) if progress is not None else None
+    if monitor is not None:
+        config.progress_monitor = monitor
     engine = builder.build_serialized_network(network, config)
+    if monitor is not None and monitor.stopped is not None:
+        raise monitor.stopped
     if engine is None:
         said = logger.errors[0] if logger.errors else "the builder gave no reason"
         raise BuildError(f"TensorRT-RTX cannot build {graph.stem} for sm {', '.join(capabilities)}: {said}"[:900])
@@ -145,13 +148,17 @@ def _make_monitor(trt: ModuleType, progress: Progress) -> Any:
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
             self._steps: dict[str, int] = {}
+            self.stopped: BaseException | None = None
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             self._steps[phase_name] = num_steps
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            progress(phase_name, step + 1, self._steps.get(phase_name, 0))
-            return True
+            try:
+                progress(phase_name, step + 1, self._steps.get(phase_name, 0))
+            except BaseException as error:  # TensorRT would print it and go on: build_engine raises it
+                self.stopped = error
+            return self.stopped is None
 
         def phase_finish(self, phase_name: str) -> None:
             self._steps.pop(phase_name, None)

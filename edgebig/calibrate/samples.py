@@ -152,7 +152,8 @@ def _from_iterable(data: Iterable[Mapping[str, Any]], inputs: Sequence[TensorSpe
 def _checked(samples: Iterator[Located], inputs: Sequence[TensorSpec]) -> Iterator[Located]:
     for where, sample in samples:
         check_sample(where, sample, inputs)
-        yield where, {spec.name: sample[spec.name] for spec in inputs}
+        # ONNX Runtime reads memory as it is: a big-endian file's arrays need the machine's byte order
+        yield where, {s.name: (a := sample[s.name]).astype(a.dtype.newbyteorder("="), copy=False) for s in inputs}
 
 
 def check_sample(where: str, sample: Sample, inputs: Sequence[TensorSpec]) -> None:

@@ -25,7 +25,7 @@ Examples:
 A bundle holds the float32 original to compare with when it was compiled with --keep-original."""
 
 
-@click.command(epilog=_EPILOG)
+@click.command(epilog=_EPILOG, short_help="Measures how fast BUNDLE runs here.")
 @click.argument("bundle")
 @click.option("--seconds", type=float, default=3.0, show_default=True, help="Time to measure each backend.")
 @click.option("--part", metavar="NAME", help="One of the model's graphs alone; by default each.")

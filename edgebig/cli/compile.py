@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgebig.cli.console import guarded_stdout, print_json, size_text, table
+from edgebig.cli.interrupts import interrupts
 from edgebig.cli.progress import shown_progress
 from edgebig.errors import UsageError
 
 if TYPE_CHECKING:
     from edgebig.bundle import Bundle
+    from edgebig.stages import Event, Listener
 
 _PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8", "int4", "auto")
 _EPILOG = """\b
@@ -137,7 +139,7 @@ def command(
             freeze=freeze,
             keep_original=keep_original or None,
             force=force,
-            listener=listener,
+            listener=_watched(listener),
         )
     if as_json:
         print_json(_summary(bundle))
@@ -145,6 +147,17 @@ def command(
         click.echo(out)
     else:
         click.echo("\n".join(_lines(bundle, out, verbose)))
+
+
+def _watched(listener: Listener) -> Listener:
+    """The listener, which also ends the compile where a signal came while an engine was being built."""
+
+    def on_event(event: Event) -> None:
+        interrupts.deferred = event.stage == "build" and event.kind != "end"
+        interrupts.check()
+        listener(event)
+
+    return on_event
 
 
 def _summary(bundle: Bundle) -> dict[str, Any]:
@@ -183,7 +196,7 @@ def _lines(bundle: Bundle, out: str, verbose: bool) -> list[str]:
     lines += similarity_lines(manifest.parts)
     left = sum(len(stage.declined) for stage in manifest.stages)
     if left and not verbose:
-        lines += ["", f"{left} {'thing was' if left == 1 else 'things were'} left as they are: -v says which and why."]
+        lines += ["", f"Left as found: {left}; -v says what and why."]
     return [*lines, "", *_next(bundle, out)]
 
 

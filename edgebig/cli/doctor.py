@@ -20,7 +20,7 @@ Examples:
   edgebig doctor --json > machine.json      to send along with a question"""
 
 
-@click.command(epilog=_EPILOG)
+@click.command(epilog=_EPILOG, short_help="Says what this machine has and can compile.")
 @click.option("--json", "as_json", is_flag=True, help="Prints one JSON object.")
 def command(as_json: bool) -> None:
     """Says what this machine has, and what it can compile for each target."""
@@ -57,7 +57,8 @@ def verdict(target: Target) -> str:
     if target.engine == "on-device":
         return "the graph can be compiled and parser-checked here, the engine is built on the device"
     if target.engine == "ahead":
-        return f"compile here: yes, engine and all ({extras} is installed); runs on a GPU {target.compute_capability}"
+        capability = f"compute capability {target.compute_capability}"
+        return f"compile here: yes, engine and all ({extras} is installed); runs on {capability}"
     here = _MACHINES.get(platform.machine(), platform.machine())
     if target.architecture in ("native", "any", here):
         return f"compile here: yes ({extras} is installed); runs here"

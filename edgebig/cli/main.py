@@ -9,7 +9,6 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
-from types import FrameType
 from typing import NoReturn
 
 import click
@@ -17,10 +16,11 @@ import click
 from edgebig import __version__
 from edgebig.cli.console import print_json
 from edgebig.cli.extras import missing_extra
+from edgebig.cli.interrupts import interrupts
 from edgebig.errors import EdgebigError
 
 _COMMANDS = ("compile", "run", "inspect", "bench", "targets", "recipes", "doctor")
-_INTERRUPTED, _BROKEN_PIPE = 130, 141
+_BROKEN_PIPE = 141
 _EPILOG = """\b
 Examples:
   edgebig doctor                                      what this machine can do
@@ -87,13 +87,14 @@ def _run(args: list[str]) -> int:
         return done.exit_code
     except click.ClickException as error:
         return _report("UsageError", _of_click(error), error.exit_code, json_wanted)
-    except EdgebigError as error:
-        return _report(type(error).__name__, str(error), error.exit_code, json_wanted)
-    except KeyboardInterrupt:
-        return _report("KeyboardInterrupt", "interrupted", _INTERRUPTED, json_wanted)
     except BrokenPipeError:
         raise
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
+        if interrupts.received is not None or isinstance(error, KeyboardInterrupt):  # whatever the signal led to
+            code = 128 + (interrupts.received or signal.SIGINT)
+            return _report("KeyboardInterrupt", "interrupted", code, json_wanted)
+        if isinstance(error, EdgebigError):
+            return _report(type(error).__name__, str(error), error.exit_code, json_wanted)
         missing = missing_extra(error) if isinstance(error, ImportError) else None
         if missing is not None:
             return _report("MissingExtra", str(missing), missing.exit_code, json_wanted)
@@ -106,7 +107,7 @@ def _run(args: list[str]) -> int:
 
 
 def _report(kind: str, message: str, code: int, json_wanted: bool) -> int:
-    if os.environ.get("EDGEBIG_TRACEBACK") and code != _INTERRUPTED:
+    if os.environ.get("EDGEBIG_TRACEBACK"):
         traceback.print_exc(file=sys.stderr)
     line = " ".join(message.split())
     prefix = "" if line.startswith(("internal error:", "interrupted")) else "error: "
@@ -123,7 +124,7 @@ def _of_click(error: click.ClickException) -> str:
 
 
 def _prepare_process() -> None:
-    """Streams that always print, no warnings of libraries, and a clean end on SIGTERM and SIGHUP."""
+    """Streams that always print, no warnings of libraries, and a clean end on signals."""
     for name in ("stdin", "stdout", "stderr"):  # None where the descriptor was closed
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115
@@ -132,17 +133,7 @@ def _prepare_process() -> None:
             stream.reconfigure(errors="replace")  # "…" on a terminal that knows only ASCII
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        try:
-            if signal.getsignal(number) is signal.SIG_DFL:
-                signal.signal(number, _end)
-        except ValueError:  # not the main thread
-            return
-
-
-def _end(number: int, frame: FrameType | None) -> None:
-    """Ends as the signal would, but through every ``with``, so that nothing half-written stays."""
-    raise SystemExit(128 + number)
+    interrupts.watch()
 
 
 def _drop_stdout() -> None:

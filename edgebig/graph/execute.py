@@ -55,6 +55,7 @@ class Executor:
         if isinstance(graph, Path):
             return str(graph)
         if graph.weight_bytes < _IN_MEMORY_BELOW:
+            graph.load_weights()
             serialized: bytes = ir.to_proto(graph.model).SerializeToString()
             return serialized
         self._folder = tempfile.TemporaryDirectory(prefix="edgebig-")

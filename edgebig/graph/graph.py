@@ -9,7 +9,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from edgebig.errors import GraphError, SourceError
-from edgebig.graph.external import check_external_data
+from edgebig.graph.external import check_external_data, external_bytes, read_external_data
 from edgebig.spec import Dim, TensorSpec
 
 MAX_IR_VERSION = 11
@@ -17,6 +17,9 @@ MAX_IR_VERSION = 11
 
 _EXTERNAL_ABOVE = 1 << 30
 """Bytes of weights above which they go to a file of their own: a protobuf ends at 2 GiB."""
+
+_SMALL = 1000
+"""Bytes of a weight up to which it is always in memory: ONNX's checker and shape inference look at its values."""
 
 
 class Graph:
@@ -28,7 +31,7 @@ class Graph:
 
     @classmethod
     def load(cls, path: str | Path) -> Graph:
-        """Reads an ``.onnx`` file; weights in external data files stay there until they are needed.
+        """Reads an ``.onnx`` file; beyond a gibibyte, weights in external data files stay there until they are needed.
 
         Raises:
             SourceError: no such file, not an ONNX model, cut short, or external data that is
@@ -48,6 +51,7 @@ class Graph:
         if not proto.ir_version or not proto.graph.output or not proto.opset_import:
             raise SourceError(f"{path} is not an ONNX model (no graph with outputs in it): export or copy it anew")
         check_external_data(proto, path)
+        read_external_data(proto, path, _SMALL if external_bytes(proto) > _EXTERNAL_ABOVE else _EXTERNAL_ABOVE)
         try:
             model = ir.from_proto(proto)
         except Exception as error:  # onnx-ir lets many kinds through
@@ -70,6 +74,8 @@ class Graph:
         """Writes the graph to ``path``, with large weights in ``<path>.data`` beside it."""
         path.parent.mkdir(parents=True, exist_ok=True)
         external = f"{path.name}.data" if self.weight_bytes > _EXTERNAL_ABOVE else None
+        if external is None:
+            self.load_weights()
         try:
             ir.save(self.model, path, external_data=external)
         except OSError:
@@ -81,6 +87,10 @@ class Graph:
             if cause is not None:
                 raise cause from error
             raise GraphError(f"cannot write the graph {self.name}: {error}") from error
+
+    def load_weights(self) -> None:
+        """Reads the weights that still lie in external data files."""
+        ir.external_data.load_to_model(self.model)
 
     def clone(self) -> Graph:
         """An independent graph that shares the weights' memory."""

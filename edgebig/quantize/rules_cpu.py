@@ -77,7 +77,7 @@ def _quantize_compute(node: ir.Node, ranges: Ranges, fmt: Format, plan: Plan, ou
     reasons = [chosen] if isinstance(chosen, str) else []
     if node.op_type == "Gemm" and not _is_plain_gemm(node):
         reasons.append("its alpha, beta or transA has no quantized kernel")
-    if id(values[-1]) in outputs:
+    if node.op_type == "Conv" and id(values[-1]) in outputs:
         reasons.append("its output is the model's output")
     reasons += [why for why in (_obstacle(v, ranges) for v in values) if why is not None]
     if reasons or isinstance(chosen, str):
@@ -86,7 +86,7 @@ def _quantize_compute(node: ir.Node, ranges: Ranges, fmt: Format, plan: Plan, ou
     for value in values:
         _quantize(value, ranges, plan)
     plan.weights.append(chosen)
-    if node.op_type == "Conv" and len(node.inputs) > 2:
+    if node.op_type == "Conv" and len(node.inputs) > 2 and constant(node.inputs[2]) is not None:
         plan.integer_biases.append(str(node.name))
 
 

@@ -1,0 +1,78 @@
+"""TensorStatistics: all that is kept of the values that a tensor took, in a state of fixed size."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from edgebig.calibrate.histogram import DyadicHistogram
+
+Array = np.ndarray[Any, Any]
+
+_UNIT = 1074
+"""Every float64 is a whole multiple of 2^-1074."""
+
+
+class TensorStatistics:
+    """Extremes, mean of each sample's extremes, and a histogram of one tensor's values.
+
+    It is fed one sample after the other. Statistics of parts of the data merge to exactly what those
+    of all of it would be, in whatever order: counts and extremes are exact, and so are the sums of
+    the means, which are kept as whole numbers.
+
+    Attributes:
+        samples: number of samples that held values.
+        histogram: counts of the values; empty unless they are asked for.
+        unbounded: number of samples on which a value was infinite, which are not counted.
+    """
+
+    def __init__(self, *, counted: bool) -> None:
+        """``counted``: whether the histogram is kept, which methods other than min-max need."""
+        self.samples = 0
+        self.unbounded = 0
+        self.smallest = math.inf
+        self.largest = -math.inf
+        self.histogram = DyadicHistogram() if counted else None
+        self._sums = [0, 0]
+
+    def update(self, smallest: float, largest: float, values: Array | None = None) -> None:
+        """Takes one sample's extremes, and its values where a histogram is kept.
+
+        An empty tensor has the extremes ``inf`` and ``-inf`` and changes nothing.
+        """
+        if smallest > largest:
+            return
+        if not (math.isfinite(smallest) and math.isfinite(largest)):
+            self.unbounded += 1
+            return
+        self.samples += 1
+        self.smallest, self.largest = min(self.smallest, smallest), max(self.largest, largest)
+        self._sums[0] += _whole(smallest)
+        self._sums[1] += _whole(largest)
+        if self.histogram is not None and values is not None:
+            self.histogram.update(values, smallest, largest)
+
+    def merge(self, other: TensorStatistics) -> None:
+        """Takes over what other statistics of the same tensor hold."""
+        self.samples += other.samples
+        self.unbounded += other.unbounded
+        self.smallest, self.largest = min(self.smallest, other.smallest), max(self.largest, other.largest)
+        self._sums = [a + b for a, b in zip(self._sums, other._sums, strict=True)]
+        if self.histogram is not None and other.histogram is not None:
+            self.histogram.merge(other.histogram)
+
+    @property
+    def mean_extremes(self) -> tuple[float, float]:
+        """Mean over the samples of their smallest and of their largest value; zeros where there were none."""
+        if self.samples == 0:
+            return 0.0, 0.0
+        low, high = (total / (self.samples << _UNIT) for total in self._sums)
+        return low, high
+
+
+def _whole(value: float) -> int:
+    """The value in units of 2^-1074, exactly."""
+    numerator, denominator = float(value).as_integer_ratio()
+    return (numerator << _UNIT) // denominator
