@@ -18,7 +18,18 @@ from edgebig.resources import data_folder
 ROOT = Path(__file__).resolve().parent.parent
 
 # What a robot does not have, and what runs a bundle must therefore not load. ONNX Runtime is imported by a load.
-ABSENT = {"onnx", "onnx_ir", "onnxruntime", "onnxscript", "optimum", "pydantic", "rich", "torch", "transformers", "yaml"}
+ABSENT = [
+    "onnx",
+    "onnx_ir",
+    "onnxruntime",
+    "onnxscript",
+    "optimum",
+    "pydantic",
+    "rich",
+    "torch",
+    "transformers",
+    "yaml",
+]
 
 
 def run(*command: str | Path, env: dict[str, str] | None = None, cwd: Path | None = None) -> str:
@@ -97,7 +108,7 @@ for package in (edgebig.runtime, edgebig.tasks):
         importlib.import_module(found.name)
 assert edgebig.load is edgebig.runtime.load
 stages = {{"edgebig." + name for name in ("source", "graph", "calibrate", "quantize", "build", "verify", "pipeline")}}
-print(json.dumps([edgebig.__file__, sorted(({ABSENT} | stages | {{"click"}}) & set(sys.modules))]))
+print(json.dumps([edgebig.__file__, sorted({{*{ABSENT}, *stages, "click"}} & set(sys.modules))]))
 """
     where, loaded = json.loads(run(robot / "python", "-c", code, cwd=robot))
     assert Path(where).is_relative_to(robot.parent)

@@ -1,91 +1,182 @@
-"""Runs the samples through the graph and collects the range of each tensor."""
+"""Runs the samples through the graph once and keeps the statistics of each tensor."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 
-from edgebig.calibrate.observers import MinMaxObserver
-from edgebig.calibrate.ranges import Ranges
+from edgebig.calibrate.methods import Method, MinMax
+from edgebig.calibrate.probe import Probes, with_probes
+from edgebig.calibrate.ranges import Range, Ranges
 from edgebig.calibrate.samples import Sample, Samples
+from edgebig.calibrate.statistics import TensorStatistics
 from edgebig.errors import CalibrationError
 from edgebig.graph import Executor, Graph
+from edgebig.graph.values import static_shape
 
+Array = np.ndarray[Any, Any]
 Tick = Callable[[int], None]
 
+MEMORY = 128 << 20
+"""Bytes of activations that one run hands out at most, unless a single tensor is larger."""
 
-def collect_ranges(
-    graph: Graph, tensors: Sequence[str], samples: Samples | Iterable[tuple[str, Sample]], source: str, tick: Tick
-) -> Ranges:
-    """Min-max ranges of ``tensors`` over all samples.
+_FLOAT = 4
 
-    The extremes are reduced inside the graph, so that a run hands out three numbers for each tensor
-    and memory does not grow with their size or with the number of samples.
+
+@dataclass(frozen=True)
+class Collected:
+    """Statistics of each tensor over all samples.
+
+    Attributes:
+        statistics: by tensor name.
+        samples: number of samples that were run.
+        source: what the samples were.
+    """
+
+    statistics: Mapping[str, TensorStatistics]
+    samples: int
+    source: str
+
+    def ranges(self, method: Method) -> Ranges:
+        """The range of each tensor by a method; of those without a histogram by their extremes."""
+        found = {name: _range(kept, method) for name, kept in self.statistics.items()}
+        return Ranges(found, self.samples, method.name, self.source)
+
+
+def collect(
+    graph: Graph,
+    tensors: Sequence[str],
+    samples: Samples | Iterable[tuple[str, Sample]],
+    source: str,
+    *,
+    counted: Sequence[str] = (),
+    memory: int = MEMORY,
+    tick: Tick | None = None,
+) -> Collected:
+    """Statistics of ``tensors`` over all samples, in one pass.
+
+    Extremes are reduced inside the graph. The values of ``counted`` tensors are fetched and counted
+    while the next sample runs, then dropped: those of two runs are alive at once, however many
+    samples there are.
 
     Args:
         graph: a float32 graph.
         tensors: names of float tensors of its main graph.
         samples: pairs of where a sample comes from and the sample.
         source: what the samples are, for the manifest.
+        counted: those of ``tensors`` whose histogram is kept.
+        memory: bytes of values that a run may hand out; more are fetched by several runs of a sample.
         tick: called after each sample with the number run so far.
 
     Raises:
-        CalibrationError: no samples, or a tensor became NaN on one.
+        CalibrationError: no samples, or a tensor became NaN on one; the first of the graph is named.
     """
-    observed, probes = _with_probes(graph, tensors)
-    observers = {name: MinMaxObserver() for name in probes}
+    observed, probes = with_probes(graph, tensors, counted)
+    statistics = {name: TensorStatistics(counted=name in set(counted)) for name in tensors}
     count = 0
-    with Executor(observed) as executor:
-        outputs = [output for pair in probes.values() for output in pair]
+    with Executor(observed, "all") as executor, ThreadPoolExecutor(1) as counter:
+        pending: Future[None] | None = None
+        groups: list[list[str]] | None = None
         for where, sample in samples:
-            values = executor.run(sample, outputs)
-            for name, (low, high, nan) in probes.items():
-                smallest, largest = _extreme(values[low]), _extreme(values[high])
-                if math.isnan(smallest) or math.isnan(largest) or _extreme(values[nan]) > 0:
-                    raise CalibrationError(f"calibration: the tensor {name!r} became NaN on {where}: check that sample")
-                if smallest <= largest:
-                    observers[name].update(smallest, largest)
+            if groups is None:
+                groups = _groups(observed, probes, sample, memory)
+            for index, group in enumerate(groups):
+                outputs = [o for names in probes.extremes.values() for o in names] if index == 0 else []
+                fetched = [name for name in group if name not in sample]
+                values = executor.run(sample, [*outputs, *fetched])
+                values.update({name: sample[name] for name in group if name in sample})
+                if pending is not None:
+                    pending.result()
+                extremes = probes.extremes if index == 0 else {}
+                pending = counter.submit(_count, statistics, extremes, group, values, where)
+                # only the counting thread holds them now
+                del values
             count += 1
-            tick(count)
+            if tick is not None:
+                tick(count)
+        if pending is not None:
+            pending.result()
     if count == 0:
         raise CalibrationError(f"calibration: no samples in {source}: give at least one")
-    return Ranges({k: o.range() for k, o in observers.items()}, count, MinMaxObserver.name, source)
+    _derive(statistics, probes)
+    return Collected(statistics, count, source)
 
 
-def _with_probes(graph: Graph, tensors: Sequence[str]) -> tuple[Graph, dict[str, tuple[str, str, str]]]:
-    """A copy of the graph that gives only the extremes and whether there is a NaN, and the names of the three.
-
-    ONNX Runtime's ReduceMin and ReduceMax pass over a NaN unless it comes first, hence the third.
-    """
-    copy = graph.clone()
-    main = copy.model.graph
-    values = {v.name: v for v in [*main.inputs, *(o for node in main for o in node.outputs)]}
-    probes: dict[str, tuple[str, str, str]] = {}
-    outputs: list[ir.Value] = []
-    for index, name in enumerate(tensors):
-        value = values[name]
-        is_nan = ir.Node("", "IsNaN", [value])
-        as_float = ir.Node("", "Cast", [is_nan.outputs[0]], [ir.AttrInt64("to", int(ir.DataType.FLOAT))])
-        main.extend([is_nan, as_float])
-        probed = (("ReduceMin", value), ("ReduceMax", value), ("ReduceMax", as_float.outputs[0]))
-        found = [_append_reduction(main, op, read, f"edgebig/{i}/{index}") for i, (op, read) in enumerate(probed)]
-        outputs += found
-        probes[name] = (str(found[0].name), str(found[1].name), str(found[2].name))
-    main.outputs.clear()
-    main.outputs.extend(outputs)
-    return copy, probes
+def collect_ranges(
+    graph: Graph, tensors: Sequence[str], samples: Samples | Iterable[tuple[str, Sample]], source: str, tick: Tick
+) -> Ranges:
+    """Min-max ranges of ``tensors`` over all samples; see :func:`collect`."""
+    return collect(graph, tensors, samples, source, tick=tick).ranges(MinMax())
 
 
-def _append_reduction(main: ir.Graph, op: str, value: ir.Value, name: str) -> ir.Value:
-    node = ir.Node("", op, [value], [ir.AttrInt64("keepdims", 0)])
-    result = node.outputs[0]
-    result.name, result.type, result.shape = name, ir.TensorType(ir.DataType.FLOAT), ir.Shape([])
-    main.append(node)
-    return result
+def _count(
+    statistics: Mapping[str, TensorStatistics],
+    extremes: Mapping[str, tuple[str, str, str]],
+    group: Sequence[str],
+    values: Mapping[str, Array],
+    where: str,
+) -> None:
+    for name, (low, high, total) in extremes.items():
+        smallest, largest = float(values[low]), float(values[high])
+        if math.isfinite(smallest) and math.isfinite(largest) and math.isnan(float(values[total])):
+            smallest = math.nan
+        statistics[name].update(*_checked(name, smallest, largest, where))
+    for name in group:
+        array = values[name]
+        low_high = (float(array.min()), float(array.max())) if array.size else (math.inf, -math.inf)
+        statistics[name].update(*_checked(name, *low_high, where), array)
 
 
-def _extreme(value: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> float:
-    return float(value)
+def _checked(name: str, smallest: float, largest: float, where: str) -> tuple[float, float]:
+    if math.isnan(smallest) or math.isnan(largest):
+        raise CalibrationError(f"calibration: the tensor {name!r} became NaN on {where}: check that sample")
+    return smallest, largest
+
+
+def _groups(observed: Graph, probes: Probes, sample: Sample, memory: int) -> list[list[str]]:
+    """Counted tensors in groups whose values fit the budget; one group, perhaps empty, at least."""
+    groups: list[list[str]] = [[]]
+    used = 0
+    for name in probes.values:
+        size = _bytes(observed, name, sample)
+        if groups[-1] and used + size > memory:
+            groups.append([])
+            used = 0
+        groups[-1].append(name)
+        used += size
+    return groups
+
+
+def _bytes(observed: Graph, name: str, sample: Sample) -> int:
+    if name in sample:
+        return 0
+    value = next(v for v in observed.model.graph.outputs if v.name == name)
+    shape = static_shape(value.shape)
+    if shape is not None:
+        return math.prod(shape) * _FLOAT
+    # a dynamic axis is taken to be as long as the sample's longest, and named sizes as they are
+    longest = max((d for array in sample.values() for d in array.shape), default=1)
+    dims = value.shape if value.shape is not None else []
+    return math.prod(d if isinstance(d, int) else longest for d in dims) * _FLOAT
+
+
+def _derive(statistics: Mapping[str, TensorStatistics], probes: Probes) -> None:
+    """Fills the statistics of tensors that only move or join the values of others."""
+    for name, sources in probes.derived.items():
+        joined = statistics[name]
+        for source in sources:
+            joined.merge(statistics[source])
+        # the parts were seen on the same samples
+        joined.samples //= max(len(sources), 1)
+        joined.unbounded //= max(len(sources), 1)
+
+
+def _range(kept: TensorStatistics, method: Method) -> Range:
+    if method.needs_histogram and kept.histogram is None:
+        return MinMax()(kept)
+    return method(kept)

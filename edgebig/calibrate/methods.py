@@ -15,6 +15,9 @@ from edgebig.calibrate.statistics import TensorStatistics
 Array = np.ndarray[Any, Any]
 
 _ENTROPY_LEVELS = 128
+_SMOOTHING = 1e-4
+"""Count that Q gets where P has outliers and Q nothing, which would make the divergence infinite."""
+
 _MSE_LEVELS = 127
 _MSE_STEPS = 100
 
@@ -73,8 +76,8 @@ class Percentile:
     needs_histogram = True
 
     def __call__(self, statistics: TensorStatistics) -> Range:
-        histogram = statistics.histogram
-        if histogram is None or histogram.exponent is None:
+        histogram = _usable(statistics)
+        if histogram is None:
             return _full(statistics)
         below = np.cumsum(histogram.magnitudes())
         needed = below[-1] * (self.percent / 100.0)
@@ -96,8 +99,8 @@ class Entropy:
     needs_histogram = True
 
     def __call__(self, statistics: TensorStatistics) -> Range:
-        histogram = statistics.histogram
-        if histogram is None or histogram.exponent is None:
+        histogram = _usable(statistics)
+        if histogram is None:
             return _full(statistics)
         # half as many bins, 1024 to 2048 in use, as the paper takes
         counts = histogram.magnitudes().reshape(-1, 2).sum(axis=1).astype(np.float64)
@@ -105,6 +108,8 @@ class Entropy:
         counts = counts[:used]
         if used <= _ENTROPY_LEVELS:
             return _full(statistics)
+        # zeros, which every threshold represents exactly, would outweigh all else after a Relu
+        counts[0] = counts[1]
         bins = np.arange(_ENTROPY_LEVELS, used + 1)
         best = int(bins[int(np.argmin(_divergences(counts, bins)))])
         return _clipped(statistics, best * 2 * histogram.width)
@@ -123,8 +128,8 @@ class MeanSquaredError:
     needs_histogram = True
 
     def __call__(self, statistics: TensorStatistics) -> Range:
-        histogram = statistics.histogram
-        if histogram is None or histogram.exponent is None:
+        histogram = _usable(statistics)
+        if histogram is None:
             return _full(statistics)
         full = _full(statistics)
         centers, counts = _occupied(histogram)
@@ -147,6 +152,14 @@ METHODS: dict[str, Callable[[], Method]] = {
 
 def _full(statistics: TensorStatistics) -> Range:
     return Range(statistics.smallest, statistics.largest) if statistics.samples else Range(0.0, 0.0)
+
+
+def _usable(statistics: TensorStatistics) -> DyadicHistogram | None:
+    """The histogram, unless there is nothing to clip: only zeros, or an infinite range, which is no format's."""
+    histogram = statistics.histogram
+    if statistics.unbounded or histogram is None or histogram.exponent is None:
+        return None
+    return histogram
 
 
 def _clipped(statistics: TensorStatistics, threshold: float) -> Range:
@@ -174,12 +187,9 @@ def _divergences(counts: Array, bins: Array) -> Array:
     places[:, -1] += (counts[bins - 1] == 0) & (outliers > 0)
     weight = mass.copy()
     weight[:, -1] += outliers
-    with np.errstate(divide="ignore", invalid="ignore"):
-        logs = np.log(mass / places)
-    lost = (mass <= 0) & (weight > 0)
-    logs = np.where(mass > 0, logs, 0.0)
-    other = (weight * logs).sum(axis=1) / total - np.log(sums[bins])
-    divergence: Array = np.where(lost.any(axis=1), np.inf, own - other)
+    shares = np.where(mass > 0, mass, _SMOOTHING) / np.maximum(places, 1)
+    other = (weight * np.log(shares)).sum(axis=1) / total - np.log(np.maximum(sums[bins], _SMOOTHING))
+    divergence: Array = np.where(sums[bins] > 0, own - other, np.inf)
     return divergence
 
 

@@ -25,7 +25,7 @@ class TensorStatistics:
     Attributes:
         samples: number of samples that held values.
         histogram: counts of the values; empty unless they are asked for.
-        unbounded: number of samples on which a value was infinite, which are not counted.
+        unbounded: number of samples on which a value was infinite; they enter the extremes alone.
     """
 
     def __init__(self, *, counted: bool) -> None:
@@ -44,11 +44,11 @@ class TensorStatistics:
         """
         if smallest > largest:
             return
+        self.smallest, self.largest = min(self.smallest, smallest), max(self.largest, largest)
+        self.samples += 1
         if not (math.isfinite(smallest) and math.isfinite(largest)):
             self.unbounded += 1
             return
-        self.samples += 1
-        self.smallest, self.largest = min(self.smallest, smallest), max(self.largest, largest)
         self._sums[0] += _whole(smallest)
         self._sums[1] += _whole(largest)
         if self.histogram is not None and values is not None:
@@ -65,10 +65,11 @@ class TensorStatistics:
 
     @property
     def mean_extremes(self) -> tuple[float, float]:
-        """Mean over the samples of their smallest and of their largest value; zeros where there were none."""
-        if self.samples == 0:
+        """Mean over the bounded samples of their smallest and of their largest value; zeros without any."""
+        bounded = self.samples - self.unbounded
+        if bounded == 0:
             return 0.0, 0.0
-        low, high = (total / (self.samples << _UNIT) for total in self._sums)
+        low, high = (total / (bounded << _UNIT) for total in self._sums)
         return low, high
 
 

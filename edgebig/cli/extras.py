@@ -8,16 +8,17 @@ from edgebig.errors import MissingExtra
 
 EXTRAS: dict[str, tuple[str, ...]] = {
     "cpu": ("onnxruntime",),
-    "compile": ("onnx", "onnx_ir", "onnxscript", "onnxslim", "onnxruntime", "pydantic", "yaml", "rich"),
+    "compile": ("onnx", "onnx_ir", "onnxscript", "onnxslim", "onnxruntime", "PIL", "pydantic", "yaml", "rich"),
     "export": ("torch", "transformers", "optimum"),
     "rtx": ("tensorrt_rtx_bindings",),
     "gpu": ("onnxruntime", "tensorrt", "cuda"),
+    "jetson": ("onnxruntime", "cuda"),
     "vision": ("PIL",),
     "text": ("tokenizers",),
 }
 """Import names of what each extra installs, beside what the base install brings."""
 
-_OWNERS = {module: extra for extra in ("vision", "text", "rtx", "export", "compile") for module in EXTRAS[extra]}
+_OWNERS = {module: extra for extra in ("text", "rtx", "export", "compile") for module in EXTRAS[extra]}
 _OWNERS["google"] = "compile"  # protobuf, which onnx brings
 
 

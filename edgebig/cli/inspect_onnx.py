@@ -30,7 +30,7 @@ def facts(path: Path) -> dict[str, Any]:
     graph = Graph.load(path)
     tensors = _tensors(graph)
     elements, sizes = _by_dtype(tensors)
-    external = sorted({str(t.location) for t in tensors if hasattr(t, "location")})
+    external = _external_files(path)
     operators = Counter(f"{node.domain}.{node.op_type}" if node.domain else node.op_type for node in graph.nodes())
     return {
         "kind": "onnx",
@@ -83,6 +83,15 @@ def _tensors(graph: Graph) -> list[ir.TensorProtocol]:
         if value is not None and value.type == ir.AttributeType.TENSOR:
             found.append(value.as_tensor())
     return found
+
+
+def _external_files(path: Path) -> list[str]:
+    """Names of the files beside the model that hold weights; the graph was loaded, so they are safe."""
+    import onnx
+    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+    weights = onnx.load(path, load_external_data=False).graph.initializer
+    return sorted({ExternalDataInfo(tensor).location for tensor in weights if uses_external_data(tensor)})
 
 
 def _by_dtype(tensors: list[ir.TensorProtocol]) -> tuple[Counter[str], Counter[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shutil
 from pathlib import Path
 
 from edgebig.build import Profile, build_engine, check_parse, optimize_for_cpu, rtx_version
@@ -45,7 +46,11 @@ def _build_host(part: PartWork, request: Request, writer: BundleWriter, work: Pa
         return
     plain = work / f"{part.name}.lowered.onnx"
     part.result().save(plain)
-    version = optimize_for_cpu(plain, goal)
+    made = work / "optimized" / goal.name
+    made.parent.mkdir(exist_ok=True)
+    version = optimize_for_cpu(plain, made)
+    for file in list(made.parent.iterdir()):  # ONNX Runtime itself does not say that a disk is full
+        shutil.move(file, goal.parent / file.name)
     part.engines = (Engine(part.graph_file, "onnxruntime", version, (wanted,)),)
     notes.note(f"{part.name}: optimized by ONNX Runtime {version} for {wanted}")
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import tiny
-from nets import as_graph, assert_near, net, normal, run
+from textnets import as_graph, assert_near, net, normal, run
 
 import edgebig.graph.execute as execute_module
 from edgebig.errors import GraphError

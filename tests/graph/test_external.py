@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import tiny
-from nets import as_model, assert_near, net, normal, run
+from textnets import as_model, assert_near, net, normal, run
 from onnx import helper
 
 from edgebig.errors import SourceError

@@ -12,7 +12,7 @@ import pytest
 import tiny
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from nets import as_graph, as_model, assert_near, net, normal, run
+from textnets import as_graph, as_model, assert_near, net, normal, run
 
 import edgebig.graph.graph as graph_module
 from edgebig.errors import GraphError, SourceError

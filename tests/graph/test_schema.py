@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 import pytest
-from nets import as_graph, net, normal
+from textnets import as_graph, net, normal
 
 from edgebig.graph.schema import accepts, schema_of
 

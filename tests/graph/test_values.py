@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from nets import as_graph, net, normal
+from textnets import as_graph, net, normal
 
 from edgebig.graph.shapes import infer_shapes
 from edgebig.graph.values import constant, consumers, float_activations

@@ -1,0 +1,1 @@
+"""Measurements against other tools. See README.md in this folder."""
