@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from edgebig import steps
-from edgebig.bundle import Bundle, BundleWriter, Manifest
+from edgebig.bundle import Bundle, BundleWriter
 from edgebig.quantize import check_precision
 from edgebig.recipe import Recipe, Shape
 from edgebig.request import Data, Request, Shapes
@@ -45,7 +44,7 @@ def compile(
         model: a Hugging Face folder or hub name, an ``.onnx`` file, or a ``torch.nn.Module``.
         out: the bundle's folder, which must not exist unless ``force`` is set.
         target: a Target, its name or YAML file; the recipe's, or ``cpu``.
-        recipe: a Recipe, its name or YAML file.
+        recipe: a Recipe, its name or YAML file; the arguments below override its fields.
         precision: ``fp32``, ``fp16``, ``bf16``, ``int8``, ``fp8``, ``int4`` or ``auto``.
         calibration: samples: a file or folder, ``ready:NAME`` for a set that ships with edgebig, or an
             iterable of mappings from input name to array.
@@ -88,16 +87,4 @@ def compile(
         with log.stage("verify") as notes:
             finished = {part.name: steps.verify_part(part, request, writer, notes) for part in parts}
         steps.write_processor(source, request, writer)
-        return writer.commit(
-            Manifest(
-                name=source.name,
-                precision=request.recipe.precision,
-                target=request.target.model_dump(mode="json"),
-                recipe=request.recipe.model_dump(mode="json"),
-                source={"kind": source.kind, "name": source.name, "task": source.task, "sha256": source.sha256},
-                parts=finished,
-                stages=tuple(log.stages),
-                versions=steps.tool_versions(),
-                created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            )
-        )
+        return writer.commit(steps.make_manifest(source, request, finished, log.stages))

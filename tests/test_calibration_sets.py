@@ -20,7 +20,7 @@ FOLDER = data_folder("calibration")
 @pytest.fixture(scope="module")
 def make_sets() -> ModuleType:
     """The script as a module."""
-    spec = importlib.util.spec_from_file_location("make_sets", FOLDER / "make_sets.py")
+    spec = importlib.util.spec_from_file_location("make_sets", FOLDER.parent / "scripts" / "make_calibration_sets.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -2,7 +2,7 @@
 
 from edgebig.steps.build import build_part
 from edgebig.steps.calibrate import calibrate_part
-from edgebig.steps.finish import tool_versions, verify_part, write_processor
+from edgebig.steps.finish import make_manifest, verify_part, write_processor
 from edgebig.steps.prepare import prepare_graph
 from edgebig.steps.quantize import quantize_part
 from edgebig.steps.source import check_model_exists, load_source
@@ -12,9 +12,9 @@ __all__ = [
     "calibrate_part",
     "check_model_exists",
     "load_source",
+    "make_manifest",
     "prepare_graph",
     "quantize_part",
-    "tool_versions",
     "verify_part",
     "write_processor",
 ]

@@ -6,10 +6,12 @@ import json
 import platform
 import shutil
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 
 from edgebig import __version__
-from edgebig.bundle import PREPROCESS, BundleWriter, Part
+from edgebig.bundle import PREPROCESS, BundleWriter, Manifest, Part, Stage
 from edgebig.graph import Graph
 from edgebig.graph.graph import dtype_name
 from edgebig.preprocess import Preprocess
@@ -81,6 +83,21 @@ def write_processor(source: Source, request: Request, writer: BundleWriter) -> N
             how = from_huggingface(json.loads(config.read_text(encoding="utf-8")))
     if how is not None:
         _write_preprocess(how, writer)
+
+
+def make_manifest(source: Source, request: Request, parts: Mapping[str, Part], stages: Sequence[Stage]) -> Manifest:
+    """What the bundle says of itself."""
+    return Manifest(
+        name=source.name,
+        precision=request.recipe.precision,
+        target=request.target.model_dump(mode="json"),
+        recipe=request.recipe.model_dump(mode="json"),
+        source={"kind": source.kind, "name": source.name, "task": source.task, "sha256": source.sha256},
+        parts=dict(parts),
+        stages=tuple(stages),
+        versions=tool_versions(),
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
 
 
 def weights_by_format(graph: Graph) -> dict[str, int]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from edgebig.errors import EdgebigError, GraphError
 from edgebig.graph.check import check_graph
 from edgebig.graph.graph import Graph
 
@@ -45,7 +46,16 @@ def run_passes(graph: Graph, passes: Sequence[Pass]) -> list[PassReport]:
     """
     reports = []
     for step in passes:
-        report = step(graph)
+        try:
+            report = step(graph)
+        except EdgebigError:
+            raise
+        except Exception as error:  # onnx-ir and onnxscript let many kinds through
+            cause: BaseException = error
+            while cause.__cause__ is not None:
+                cause = cause.__cause__
+            why = f"{type(cause).__name__}: {cause}"[:500]
+            raise GraphError(f"{step.name} failed on the graph {graph.name}: {why}") from error
         if report.changed:
             check_graph(graph, step.name)
         reports.append(report)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import onnx_ir as ir
+from onnx_ir.passes.common import LiftConstantsToInitializersPass
 from onnxscript.rewriter import RewriteRuleSet
 from onnxscript.rewriter.rules.common import _fuse_batchnorm
 
@@ -23,6 +24,7 @@ class FoldBatchNorm:
 
     def __call__(self, graph: Graph) -> PassReport:
         before = operators(graph)
+        LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph.model)
         rules: RewriteRuleSet = _fuse_batchnorm.rules
         rules.apply_to_model(graph.model)
         declined = tuple(
@@ -40,6 +42,6 @@ def _why(node: ir.Node) -> str:
         return "it reads an input of the graph"
     if producer.op_type not in {"Conv", "ConvTranspose", "Gemm"}:
         return f"it follows {producer.op_type}, not a convolution"
-    if value is not None and len(value.uses()) > 1:
+    if value is not None and (len(value.uses()) > 1 or value.is_graph_output()):
         return f"others read the output of {producer.name or producer.op_type} too"
     return "its statistics or the weights are not constant"

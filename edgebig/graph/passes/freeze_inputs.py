@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -42,8 +43,11 @@ class FreezeInputs:
         if old.dtype is None:
             raise UsageError(f"--freeze {name}={value}: the input has no dtype")
         dtype = old.dtype.numpy()
-        array = np.full(shape, value).astype(dtype)
-        if not np.all(array == value):
+        with np.errstate(over="ignore"):
+            array = np.full(shape, value).astype(dtype)
+        # NumPy finds 1e6 equal to the infinity that it becomes in float16
+        overflowed = not math.isinf(value) and np.any(np.isinf(array))
+        if overflowed or not np.all(array == value):
             raise UsageError(f"--freeze {name}={value}: the value does not fit the input's dtype {dtype}")
         graph.model.graph.inputs.remove(old)
         new = ir.Value(

@@ -32,7 +32,11 @@ class SetShapes:
             value, old = self._input(graph, name)
             if old is not None:
                 self._check(name, old, new)
-                known.update({o: n for o, n in zip(old, new, strict=True) if isinstance(o, str) and isinstance(n, int)})
+                for axis, size in zip(old, new, strict=True):
+                    if isinstance(axis, str) and isinstance(size, int) and known.setdefault(axis, size) != size:
+                        raise UsageError(
+                            f"--shapes: the axis {axis} is one size, found {known[axis]} and {size} (in {name})"
+                        )
             if old != new:
                 value.shape = ir.Shape(new)
                 changed.append(f"{name}: {_text(old)} became {_text(new)}")

@@ -39,6 +39,24 @@ def test_a_pass_that_makes_the_graph_invalid_is_named() -> None:
         run_passes(as_graph(net("float[2] x", "float[2] y", "y = Relu(x)")), [NameNodes(), Break(True)])
 
 
+@dataclass(frozen=True)
+class Crash:
+    """A pass that fails as libraries do."""
+
+    name = "crash"
+
+    def __call__(self, graph: Graph) -> PassReport:
+        try:
+            raise AttributeError("'NoneType' object has no attribute 'numpy'")
+        except AttributeError as error:
+            raise RuntimeError("an error occurred at step 0") from error
+
+
+def test_a_pass_that_fails_is_named_with_the_cause() -> None:
+    with pytest.raises(GraphError, match="crash failed on the graph tiny: AttributeError: 'NoneType' object"):
+        run_passes(as_graph(net("float[2] x", "float[2] y", "y = Relu(x)")), [Crash()])
+
+
 def test_difference_counts_operators_in_branches_too() -> None:
     body = "y = If(c) <then_branch = t () => (float[2] a) { a = Relu(x) }, else_branch = e () => (float[2] b) { b = Neg(x) }>"
     before = operators(as_graph(net("float[2] x, bool c", "float[2] y", body)))

@@ -70,11 +70,12 @@ def test_repacked_lstm_weights_are_folded() -> None:
     """PyTorch's exporters cut, reorder (i, f, g, o to i, o, f, g) and stack the gates' weights inside the graph."""
     hidden, size = 96, 64
     weights = {"wi": normal(4 * hidden, size) / 8, "wh": normal(4 * hidden, hidden, seed=1) / 8, "bi": normal(4 * hidden), "bh": normal(4 * hidden)}
-    weights["gates"] = np.full(4, hidden, np.int64)
+    weights |= {f"at{i}": np.array([i * hidden]) for i in range(5)}
     weights["zero"] = np.zeros(1, np.int64)
     lines = []
     for w, axis in (("wi", 0), ("wh", 0), ("bi", 0), ("bh", 0)):
-        lines.append(f"{w}0, {w}1, {w}2, {w}3 = Split<axis = {axis}>({w}, gates) {w}c = Concat<axis = 0>({w}0, {w}3, {w}1, {w}2)")
+        lines += [f"{w}{i} = Slice({w}, at{i}, at{i + 1}, zero)" for i in range(4)]
+        lines.append(f"{w}c = Concat<axis = {axis}>({w}0, {w}3, {w}1, {w}2)")
     lines.append("W = Unsqueeze(wic, zero) R = Unsqueeze(whc, zero) bb = Concat<axis = 0>(bic, bhc) B = Unsqueeze(bb, zero)")
     lines.append(f"o, y = LSTM<hidden_size = {hidden}>(x, W, R, B)")
     model = net(f"float[T,N,{size}] x", f"float[1,N,{hidden}] y", " ".join(lines), weights)

@@ -28,12 +28,3 @@ def test_names_that_are_shared_are_told_apart_and_others_kept() -> None:
     NameNodes()(graph)
     names = [n.name for n in graph.nodes()]
     assert names[0] == "layer" and names[2] == "sum" and names[1] not in {"layer", "sum", ""}
-
-
-def test_names_are_unique_across_branches() -> None:
-    body = "y = If(c) <then_branch = t () => (float[2] a) { a = Relu(x) }, else_branch = e () => (float[2] b) { b = Relu(x) }>"
-    graph = as_graph(net("float[2] x, bool c", "float[2] y", body))
-    for node in graph.nodes():
-        node.name = "same"
-    NameNodes()(graph)
-    assert len({n.name for n in graph.nodes()}) == 3

@@ -10,12 +10,14 @@ from textnets import as_graph, as_model, assert_same, net, normal
 
 from edgebig.graph import Graph
 from edgebig.graph.passes import FoldConstants, RemoveNoOps, run_passes
+from edgebig.graph.shapes import infer_shapes
 
-WEIGHTS = {"zero": np.zeros(1, np.float32), "one": np.ones((), np.float32), "zeros": np.zeros((2, 3, 4), np.float32), "two": np.full(1, 2, np.float32)}
+WEIGHTS = {"zero": np.zeros((), np.float32), "one": np.ones((), np.float32), "zeros": np.zeros((2, 3, 4), np.float32), "two": np.full(1, 2, np.float32), "half": np.array(0.5, np.float32)}
 
 
 def cleaned(model: object) -> Graph:
     graph = as_graph(model)  # type: ignore[arg-type]
+    infer_shapes(graph)
     run_passes(graph, [RemoveNoOps()])
     return graph
 
@@ -24,8 +26,8 @@ def cleaned(model: object) -> Graph:
     "noop",
     [
         "h = Identity(x)",
-        "h = Dropout(x)",
-        "h, mask = Dropout(x)",
+        "h = Dropout(x, one)",
+        "h = Dropout<seed = 3>(x, half)",
         "h = Add(x, zero)",
         "h = Add(zero, x)",
         "h = Sub(x, zero)",

@@ -36,7 +36,8 @@ def test_any_choice_of_sizes_is_consistent_and_computes_the_same(n: int | None, 
     SetShapes({k: every[k] for k in given_by})(graph)
     assert {s.name: s.shape for s in graph.inputs} == every
     assert graph.outputs[0].shape == (first, 4)
-    assert [shape_of(v) for v in graph.model.graph[0].outputs] == [(first, 4)]
+    if n or t:
+        assert [shape_of(v) for v in graph.model.graph[0].outputs] == [(first, 4)]
     rows, inner = n or 2, t or 5
     assert_same(graph, PAIR, {"a": normal(rows, inner), "b": normal(rows, 4), "w": normal(inner, 4)}, 1e-6)
 
@@ -67,5 +68,5 @@ def test_what_contradicts_the_graph_is_refused() -> None:
 
 
 def test_two_sizes_for_one_name_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"--shapes: .*N"):
+    with pytest.raises(UsageError, match=r"the axis N is one size, found 2 and 3 \(in b\)"):
         SetShapes({"a": (2, "T"), "b": (3, 4)})(as_graph(PAIR))

@@ -1,16 +1,16 @@
 """Makes calibration sets: the ready one, and yours.
 
-The ready set, from the sentences in ``sources/``, one file for each language::
+The ready set, from the sentences in ``calibration/sources/``, one file for each language::
 
-    python calibration/make_sets.py sentences -o calibration/sentences.txt
+    python scripts/make_calibration_sets.py sentences -o calibration/sentences.txt
 
 The most different pictures of a large folder (needs ``edgebig[vision]``)::
 
-    python calibration/make_sets.py pictures PHOTOS -o chosen/ --samples 128
+    python scripts/make_calibration_sets.py pictures PHOTOS -o chosen/ --samples 128
 
 Frames of recordings with the state that silero-vad carries from one to the next, from a bundle in fp32::
 
-    python calibration/make_sets.py voice silero-vad.bundle RECORDING.wav... -o voice.npz --samples 512
+    python scripts/make_calibration_sets.py voice silero-vad.bundle RECORDING.wav... -o voice.npz --samples 512
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main() -> None:
     voice.add_argument("--samples", type=int, default=512)
     arguments = parser.parse_args()
     if arguments.command == "sentences":
-        sources = sorted((Path(__file__).parent / "sources").glob("*.txt"))
+        sources = sorted((Path(__file__).parents[1] / "calibration" / "sources").glob("*.txt"))
         lines = interleave([file.read_text(encoding="utf-8").splitlines() for file in sources])
         arguments.output.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     elif arguments.command == "pictures":
