@@ -128,19 +128,23 @@ class Comparison:
         title: model and precision.
         peer: the peer and its settings.
         rows: the figures.
+        runs: seconds of each single run of each side's compile, to see how far they scatter.
     """
 
     title: str
     peer: str
     rows: tuple[Row, ...]
+    runs: dict[str, tuple[float, ...]]
 
     def text(self) -> str:
-        """A Markdown table under a heading."""
+        """A Markdown table under a heading, and the single runs below it."""
         cells = [("", "edgebig", "peer", "edgebig / peer"), *(row.cells() for row in self.rows)]
         widths = [max(len(line[i]) for line in cells) for i in range(4)]
         lines = [_line(line, widths) for line in cells]
         rule = "|" + "|".join("-" * (w + 1) + ("-" if i == 0 else ":") for i, w in enumerate(widths)) + "|"
-        return "\n".join([f"### {self.title}", "", f"Peer: {self.peer}", "", lines[0], rule, *lines[1:]])
+        runs = "; ".join(f"{side} {', '.join(f'{s:.2f}' for s in found)}" for side, found in self.runs.items())
+        table = [lines[0], rule, *lines[1:]]
+        return "\n".join([f"### {self.title}", "", f"Peer: {self.peer}.", "", *table, "", f"Single runs, s: {runs}."])
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -156,11 +160,16 @@ def machine() -> dict[str, str]:
     """The processor, its cores, memory and the system."""
     return {
         "processor": _processor(),
-        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "cores": str(cores()),
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB",
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "load before": f"{os.getloadavg()[0]:.2f}",
+        "load before": f"{os.getloadavg()[0]:.2f} (mean of the last minute; other work makes every time uncertain)",
     }
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:

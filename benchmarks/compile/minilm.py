@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.common import ROOT, Comparison, Cost, Row, in_turn, typical
+from benchmarks.common import ROOT, Comparison, Cost, Row, in_turn
 from benchmarks.compile import sides
 from benchmarks.compile.sides import Options
 
 CALIBRATION = ROOT / "calibration" / "sentences.txt"
 UNSEEN = ROOT / "examples" / "sentences.txt"
-# The recipe reads 128 and 4 more, of which it keeps 4 for evidence; the peer may calibrate with all of them.
+# edgebig reads the recipe's 128 and 4 more, of which it keeps 4 as evidence; the peer calibrates with all of them.
 SAMPLES = 132
+
+_EXPORT = "optimum-cli export onnx"
 _TUNED = (
-    "optimum-cli export onnx, then quantize_static tuned: quant_pre_process, QDQ, unsigned activations, signed "
-    "weights per channel, min-max, only MatMul and Gather, MatMul's outputs float"
+    f"{_EXPORT}, then quantize_static tuned (quant_pre_process, QDQ, unsigned activations, signed weights per "
+    "channel, min-max, only MatMul and Gather, MatMul's outputs float)"
 )
-_PLAIN = "optimum-cli export onnx, then quantize_static with its defaults"
+_PLAIN = f"{_EXPORT}, then quantize_static with its defaults"
 
 
 def compare(model: Path, work: Path, options: Options) -> list[Comparison]:
@@ -25,39 +27,67 @@ def compare(model: Path, work: Path, options: Options) -> list[Comparison]:
 
     Args:
         model: the Hugging Face folder.
-        work: a folder for what is made.
+        work: an empty folder for what is made.
         options: how thoroughly.
 
     Raises:
         ValueError: a sentence is in both the calibration and the unseen set.
         CommandFailed: a side failed.
     """
-    check_apart(CALIBRATION, UNSEEN)
-    export, tokenizer = work / "optimum", work / "optimum" / "tokenizer.json"
-    fp32, int8 = work / "fp32.bundle", work / "int8.bundle"
-    tuned, plain = work / "tuned.onnx", work / "plain.onnx"
-    exported = export / "model.onnx"
-    recipe = ("--recipe", "sentence-embedding")
+    check_apart()
+    export = work / "optimum"
+    files = {name: work / f"{name}.bundle" for name in ("fp32", "int8")}
+    files |= {"export": export / "model.onnx", "tuned": work / "tuned.onnx", "plain": work / "plain.onnx"}
 
-    def quantize(out: Path, *extra: str) -> Cost:
-        return sides.run_peer(
-            "peer_minilm.py", exported, tokenizer, CALIBRATION, out, "--samples", str(SAMPLES), *extra
-        )
+    def compiled(precision: str) -> Cost:
+        how = ("--recipe", "sentence-embedding", "--calib", CALIBRATION, "--precision", precision)
+        return sides.compile_bundle(model, files[precision], *how)
+
+    def quantized(name: str, *extra: str) -> Cost:
+        data = (export / "tokenizer.json", CALIBRATION)
+        how = ("--samples", str(SAMPLES), *extra)
+        return sides.run_peer("peer_minilm.py", files["export"], *data, files[name], *how)
 
     costs = in_turn(
         {
-            "fp32": lambda: sides.compile_bundle(model, fp32, *recipe, "--precision", "fp32"),
+            "fp32": lambda: compiled("fp32"),
             "export": lambda: sides.export_with_optimum(model, export),
-            "int8": lambda: sides.compile_bundle(
-                model, int8, *recipe, "--precision", "int8", "--calib", CALIBRATION
-            ),
-            "tuned": lambda: quantize(tuned),
-            "plain": lambda: quantize(plain, "--defaults"),
+            "int8": lambda: compiled("int8"),
+            "tuned": lambda: quantized("tuned"),
+            "plain": lambda: quantized("plain", "--defaults"),
         },
         options.runs,
     )
-    median = {name: typical(found) for name, found in costs.items()}
-    files = {"fp32": fp32, "int8": int8, "export": exported, "tuned": tuned, "plain": plain}
     found = sides.quality("minilm", model, UNSEEN, files, options)
-    text = sum(f.stat().st_size for f in export.iterdir() if f.suffix != ".onnx")
-    ...
+    tokenizer = sum(f.stat().st_size for f in export.iterdir() if f.suffix != ".onnx")
+
+    def table(ours: str, theirs: str, peer: str) -> Comparison:
+        chain = [costs["export"]] + ([costs[theirs]] if theirs != "export" else [])
+        peer_costs = [run[0] if len(run) == 1 else run[0].then(run[1]) for run in zip(*chain, strict=True)]
+        sizes = (sides.bundle_bytes(files[ours]), files[theirs].stat().st_size + tokenizer)
+        rows = quality_rows(found[ours], found[theirs])
+        return sides.comparison(f"MiniLM, {ours.upper()}, CPU", peer, costs[ours], peer_costs, sizes, rows)
+
+    return [table("fp32", "export", _EXPORT), table("int8", "tuned", _TUNED), table("int8", "plain", _PLAIN)]
+
+
+def check_apart() -> None:
+    """Refuses to measure on sentences that a side was calibrated with."""
+    seen, unseen = (set(file.read_text(encoding="utf-8").splitlines()) for file in (CALIBRATION, UNSEEN))
+    both = sorted((seen & unseen) - {""})
+    if both:
+        raise ValueError(f"{both[0]!r} is in both {CALIBRATION.name} of calibration/ and of examples/: remove it")
+
+
+def quality_rows(ours: Mapping[str, float], theirs: Mapping[str, float]) -> tuple[Row, ...]:
+    """Latency and closeness as quality.py gives them."""
+
+    def row(figure: str, key: str, digits: int, noise: float = 0.0) -> Row:
+        return Row(figure, ours[key], theirs[key], digits, noise)
+
+    return (
+        row("latency, 16 tokens, median, ms", "ms_16", 2),
+        row("latency, 128 tokens, median, ms", "ms_128", 2),
+        row("sentence vector's distance from PyTorch's (1 - cosine), mean", "mean_distance", 5, 1e-6),
+        row("the same, of the worst sentence", "largest_distance", 5, 1e-6),
+    )

@@ -32,7 +32,9 @@ class Sentences(CalibrationDataReader):
         encoder.no_padding()
         lines = (line.strip() for line in Path(file).read_text(encoding="utf-8").splitlines() if line.strip())
         encoded = [encoder.encode(line) for line in islice(lines, samples)]
-        feeds = [{"input_ids": e.ids, "attention_mask": e.attention_mask, "token_type_ids": e.type_ids} for e in encoded]
+        feeds = [
+            {"input_ids": e.ids, "attention_mask": e.attention_mask, "token_type_ids": e.type_ids} for e in encoded
+        ]
         self._samples = iter({k: np.array([v], np.int64) for k, v in feed.items() if k in wanted} for feed in feeds)
 
     def get_next(self) -> dict[str, np.ndarray] | None:

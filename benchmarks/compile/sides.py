@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.common import ROOT, CommandFailed, Cost, Row, measure
+from benchmarks.common import ROOT, CommandFailed, Comparison, Cost, Row, measure, typical
 
 HERE = Path(__file__).resolve().parent
 _MB = 1e6
@@ -86,10 +86,15 @@ def quality(
     return found
 
 
-def cost_rows(what: str, ours: Cost, theirs: Cost, sizes: Sequence[int]) -> tuple[Row, ...]:
-    """Time, memory, size."""
-    return (
-        Row(f"{what}, wall time, s", ours.seconds, theirs.seconds, 2),
-        Row(f"{what}, peak memory, MB", ours.peak_bytes / _MB, theirs.peak_bytes / _MB, 0),
+def comparison(
+    title: str, peer: str, ours: Sequence[Cost], theirs: Sequence[Cost], sizes: tuple[int, int], rows: Sequence[Row]
+) -> Comparison:
+    """A table: what the compile took and what it gives in bytes, and then ``rows``."""
+    a, b = typical(ours), typical(theirs)
+    costs = (
+        Row("compile, wall time, s", a.seconds, b.seconds, 2),
+        Row("compile, peak memory, MB", a.peak_bytes / _MB, b.peak_bytes / _MB, 0),
         Row("what is shipped, MB", sizes[0] / _MB, sizes[1] / _MB, 2),
     )
+    runs = {side: tuple(round(c.seconds, 3) for c in costs) for side, costs in (("edgebig", ours), ("peer", theirs))}
+    return Comparison(title, peer, (*costs, *rows), runs)

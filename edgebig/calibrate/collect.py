@@ -161,8 +161,8 @@ def _bytes(observed: Graph, name: str, sample: Sample) -> int:
         return math.prod(shape) * _FLOAT
     # a dynamic axis is taken to be as long as the sample's longest, and named sizes as they are
     longest = max((d for array in sample.values() for d in array.shape), default=1)
-    dims = value.shape if value.shape is not None else []
-    return math.prod(d if isinstance(d, int) else longest for d in dims) * _FLOAT
+    dims = [] if value.shape is None else [d if isinstance(d, int) else longest for d in value.shape]
+    return math.prod(dims) * _FLOAT
 
 
 def _derive(statistics: Mapping[str, TensorStatistics], probes: Probes) -> None:

@@ -124,13 +124,15 @@ def _of_click(error: click.ClickException) -> str:
 
 
 def _prepare_process() -> None:
-    """Streams that always print, no warnings of libraries, and a clean end on signals."""
+    """Streams that always print, no warnings or telemetry of libraries, and a clean end on signals."""
     for name in ("stdin", "stdout", "stderr"):  # None where the descriptor was closed
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # "…" on a terminal that knows only ASCII
+    # From version 1.32 ONNX Runtime sends usage data from Linux too, unless this is set before it is imported.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     interrupts.watch()

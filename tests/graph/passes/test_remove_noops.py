@@ -26,8 +26,6 @@ def cleaned(model: object) -> Graph:
     "noop",
     [
         "h = Identity(x)",
-        "h = Dropout(x, one)",
-        "h = Dropout<seed = 3>(x, half)",
         "h = Add(x, zero)",
         "h = Add(zero, x)",
         "h = Sub(x, zero)",
@@ -71,6 +69,15 @@ def test_what_computes_something_stays(something: str) -> None:
     assert_same(graph, model, {"x": normal(2, 3, 4)}, 0)
 
 
+@pytest.mark.parametrize("noop", ["h = Dropout(x)", "h = Dropout<seed = 3>(x, half)", "h, mask = Dropout(x, half, off)"])
+def test_a_dropout_goes_with_the_folding_before(noop: str) -> None:
+    model = net("float[2,3,4] x", "float[2,3,4] y", f"{noop} y = Relu(h)", {**WEIGHTS, "off": np.array(False)})
+    graph = as_graph(model)
+    run_passes(graph, [FoldConstants(), RemoveNoOps()])
+    assert [n.op_type for n in graph.nodes()] == ["Relu"]
+    assert_same(graph, model, {"x": normal(2, 3, 4)}, 0)
+
+
 def test_a_zero_that_broadcasts_is_not_nothing() -> None:
     model = net("float[4] x", "float[2,3,4] y", "h = Add(x, zeros) y = Relu(h)", WEIGHTS)
     assert_same(cleaned(model), model, {"x": normal(4)}, 0)
@@ -82,7 +89,7 @@ PASSING = """y = If(c) <
 >"""
 
 
-@pytest.mark.parametrize(
+PASSES = pytest.mark.parametrize(
     "body",
     [
         PASSING,
@@ -98,6 +105,9 @@ PASSING = """y = If(c) <
     ],
     ids=["an input", "a weight", "a value", "a sum with 0", "nested"],
 )
+
+
+@PASSES
 def test_a_branch_that_passes_an_outer_value_computes_what_it_returns(body: str) -> None:
     """ONNX wants each output of a branch to be written inside it: removing its only node would break that."""
     inputs = "float[2] x, bool c, bool d"
@@ -115,12 +125,15 @@ def test_a_branch_that_passes_an_outer_value_computes_what_it_returns(body: str)
                 assert [v.type for v in branch.outputs] != [None]
 
 
-def test_it_may_run_again_on_its_own_result() -> None:
-    model = net("float[2] x, bool c", "float[2] y", PASSING)
+@PASSES
+def test_it_may_run_again_on_its_own_result(body: str) -> None:
+    weights = {"w": normal(2, seed=5), "zero": np.zeros(1, np.float32)}
+    model = net("float[2] x, bool c, bool d", "float[2] y", body, weights)
     graph = as_graph(model)
     run_passes(graph, [RemoveNoOps(), FoldConstants(), RemoveNoOps(), FoldConstants(), RemoveNoOps()])
     for c in (True, False):
-        assert_same(graph, model, {"x": normal(2), "c": np.array(c)}, 0)
+        for d in (True, False):
+            assert_same(graph, model, {"x": normal(2), "c": np.array(c), "d": np.array(d)}, 0)
 
 
 def test_a_loop_that_passes_its_state_on_stays_valid() -> None:
