@@ -95,7 +95,7 @@ class Row:
         ours: edgebig's.
         theirs: the peer's.
         digits: after the decimal point.
-        noise: values below it are zero for this figure, and no ratio is formed of two such.
+        noise: a value below it is zero for this figure.
     """
 
     figure: str
@@ -106,10 +106,8 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """Ours over theirs: below 1 edgebig is ahead. ``None`` where theirs is 0, or both are noise."""
-        if self.theirs <= 0 or max(self.ours, self.theirs) < self.noise:
-            return None
-        return self.ours / self.theirs
+        """Ours over theirs: below 1 edgebig is ahead. ``None`` where theirs is zero."""
+        return self.ours / self.theirs if self.theirs > self.noise else None
 
     def cells(self) -> tuple[str, str, str, str]:
         """The row as text."""

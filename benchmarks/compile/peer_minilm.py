@@ -23,7 +23,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from tokenizers import Tokenizer
 
 
-class Sentences(CalibrationDataReader):
+class Sentences(CalibrationDataReader):  # type: ignore[misc]
     """The first lines of a text file, one sentence a run."""
 
     def __init__(self, model: str, tokenizer: str, file: str, samples: int) -> None:

@@ -32,7 +32,7 @@ def prepare(file: Path) -> np.ndarray:
     return np.ascontiguousarray((pixels[..., ::-1] - MEAN_BGR).transpose(2, 0, 1)[None])
 
 
-class Pictures(CalibrationDataReader):
+class Pictures(CalibrationDataReader):  # type: ignore[misc]
     """The pictures of a folder, one a run."""
 
     def __init__(self, folder: str) -> None:

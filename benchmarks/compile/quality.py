@@ -96,7 +96,7 @@ def _vector(token_vectors: Array, tokens: Mapping[str, Array]) -> Array:
 
 
 def squeezenet(original: Run, pictures: Path, models: Mapping[str, Run], seconds: float) -> dict[str, dict[str, float]]:
-    """Latency of one picture, pictures whose first class is another, and the mean distance of the outputs (1 - cosine)."""
+    """Latency of one picture, how many pictures' first class is another, and the mean distance of the outputs."""
     how = Recipe.load("imagenet-caffe").preprocess
     assert how is not None
     feeds = [{"data_0": prepare(file, how)} for file in sorted(pictures.iterdir())]

@@ -19,9 +19,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.common import ROOT, CommandFailed, Comparison, cores, machine, versions  # noqa: E402
-from benchmarks.compile import minilm, squeezenet  # noqa: E402
-from benchmarks.compile.sides import Options  # noqa: E402
+from benchmarks.common import ROOT, CommandFailed, Comparison, cores, machine, versions
+from benchmarks.compile import minilm, squeezenet
+from benchmarks.compile.sides import Options
 
 _DATA = ROOT.parent / "shared" / "data"
 _PACKAGES = (

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+
 from benchmarks.common import ROOT, CommandFailed, Comparison, Cost, Row, cores, in_turn, machine, measure, typical
 
 MB = 1 << 20

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
+import onnx_ir as ir
 from onnxscript.version_converter import convert_version
 
 from edgebig.errors import GraphError
@@ -32,6 +33,8 @@ class RaiseOpset:
             return PassReport(self.name, dropped)
         logging.getLogger("onnxscript.version_converter").setLevel(logging.ERROR)
         convert_version(graph.model, self.opset, fallback=True)
+        if before < 11:
+            _resize_as_before(graph)
         graph._drop_initializer_inputs()
         if graph.opset != self.opset:
             raise GraphError(
@@ -39,3 +42,11 @@ class RaiseOpset:
                 f"export it with opset {self.opset}"
             )
         return PassReport(self.name, (*dropped, f"opset {before} became {self.opset}"))
+
+
+def _resize_as_before(graph: Graph) -> None:
+    """Upsample, and Resize before opset 11, map coordinates without the half pixel that is the default since."""
+    for node in graph.nodes():
+        if node.op_type == "Resize" and "coordinate_transformation_mode" not in node.attributes:
+            node.attributes["coordinate_transformation_mode"] = ir.AttrString("coordinate_transformation_mode", "asymmetric")
+            node.attributes["nearest_mode"] = ir.AttrString("nearest_mode", "floor")

@@ -84,9 +84,6 @@ def test_per_channel_quantization_of_an_old_network_is_valid(tmp_path: Path) -> 
         ("float[2,4] x", "float[2,4] y", "y = Clip<min = -0.5, max = 0.5>(x)", 10),
         ("float[2,4] x", "float[4,6] y", 'y = Pad<pads = [1, 1, 1, 1], mode = "constant", value = 2.0>(x)', 10),
         ("float[2,4] x", "float[2,2] y, int64[2,2] i", "k = Constant<value = int64[1] {2}>() y, i = TopK(x, k)", 10),
-        ("float[1,1,2,2] x", "float[1,1,4,4] y", 's = Constant<value = float[4] {1, 1, 2, 2}>() y = Resize<mode = "nearest">(x, s)', 10),
-        ("float[1,1,2,2] x", "float[1,1,4,4] y", 's = Constant<value = float[4] {1, 1, 2, 2}>() y = Upsample<mode = "linear">(x, s)', 9),
-        ("float[1,1,2,2] x", "float[1,1,4,4] y", 'y = Upsample<mode = "nearest", scales = [1.0, 1.0, 2.0, 2.0]>(x)', 7),
         ("float[2,3] x", "float[2,3] y", "y = HardSwish(x)", 14),
     ],
 )
@@ -97,6 +94,21 @@ def test_operators_whose_meaning_changed_keep_theirs(inputs: str, outputs: str, 
     assert graph.opset == 19
     shape = tuple(int(d) for d in inputs[inputs.index("[") + 1 : inputs.index("]")].split(","))
     assert_same(graph, model, {"x": normal(*shape)})
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+@pytest.mark.parametrize("scale", [2.0, 3.0, 1.5])
+@pytest.mark.parametrize(("op", "opset"), [("Upsample", 7), ("Upsample", 9), ("Resize", 10)])
+def test_pictures_are_resized_as_before(op: str, opset: int, mode: str, scale: float) -> None:
+    """Since opset 11 the default coordinates are others."""
+    if opset == 7:
+        body = f'y = Upsample<mode = "{mode}", scales = [1.0, 1.0, {scale}, {scale}]>(x)'
+    else:
+        body = f's = Constant<value = float[4] {{1, 1, {scale}, {scale}}}>() y = {op}<mode = "{mode}">(x, s)'
+    model = net("float[1,1,4,4] x", "float[1,1,A,B] y", body, opset=opset, ir_version=4)
+    graph = as_graph(model)
+    run_passes(graph, [RaiseOpset(19)])
+    assert_same(graph, model, {"x": normal(1, 1, 4, 4)})
 
 
 def test_what_is_inside_branches_is_raised_too() -> None:

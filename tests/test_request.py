@@ -1,0 +1,84 @@
+"""Recipe, options and target joined into one request."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("pydantic")
+
+from edgebig.errors import RecipeError, TargetError, UsageError
+from edgebig.recipe import Recipe, ShapeRange
+from edgebig.request import Request, Shapes
+from edgebig.target import Target
+
+
+def resolve(recipe=None, target=None, data=None, shapes: Shapes | None = None, **overrides) -> Request:
+    return Request.resolve(recipe, target, data, shapes or Shapes(), overrides)
+
+
+def test_nothing_asked_is_fp32_for_this_cpu() -> None:
+    request = resolve()
+    assert (request.recipe, request.target.name, request.data) == (Recipe(), "cpu", None)
+    assert request.insisted == frozenset()
+
+
+def test_options_win_over_the_recipe_and_none_leaves_a_field() -> None:
+    recipe = Recipe(precision="int8", target="l4", freeze={"sr": 16000, "n": 1}, task="x", golden=2)
+    request = resolve(recipe, precision=None, freeze={"n": 2}, keep_original=True, task=None)
+    assert request.target.name == "l4" and request.recipe.precision == "int8" and request.recipe.task == "x"
+    assert request.recipe.freeze == {"sr": 16000, "n": 2} and request.recipe.keep_original
+    assert request.insisted == {"n"}
+    assert resolve(recipe, "a100", precision="fp16").target.name == "a100"
+    assert resolve(recipe, precision="fp16").recipe == recipe.changed(precision="fp16")
+    assert recipe.freeze == {"sr": 16000, "n": 1}  # the recipe itself is as it was
+
+
+def test_recipes_and_targets_by_name_file_or_themselves(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("precision: int8\ntarget: t4\ncalibration: {data: photos, samples: 7}\n")
+    request = resolve(tmp_path / "mine.yaml")
+    assert (request.recipe.name, request.target.name, request.data) == ("mine", "t4", "photos")
+    assert resolve(str(tmp_path / "mine.yaml"), data="other").data == "other"
+    assert resolve("silero-vad-16k").recipe.freeze == {"sr": 16000}
+    own = Target.load("cpu-arm64")
+    assert resolve(target=own).target is own
+    with pytest.raises(RecipeError, match="unknown recipe 'nine'"):
+        resolve("nine")
+    with pytest.raises(TargetError, match="unknown target 'toaster'"):
+        resolve(target="toaster")
+    with pytest.raises(RecipeError, match="precision"):
+        resolve(precision="fp12")
+
+
+def test_shapes_fixed_by_text_or_mapping() -> None:
+    expected = {"x": ShapeRange(min=(1, 3), opt=(1, 3), max=(1, 3)), "m:0": ShapeRange(min=(2,), opt=(2,), max=(2,))}
+    assert Shapes("x:1x3,m:0:2").ranges() == expected == Shapes({"x": (1, 3), "m:0": [2]}).ranges()
+    assert Shapes().ranges() == {}
+
+
+def test_ranges_of_shapes_and_the_recipes_join() -> None:
+    recipe = Recipe(shapes={"a": "1x8", "b": "4"})
+    request = resolve(recipe, shapes=Shapes(min="a:1x8", opt="a:2x8", max="a:4x8"))
+    assert request.recipe.shapes == {
+        "a": ShapeRange(min=(1, 8), opt=(2, 8), max=(4, 8)), "b": ShapeRange(min=(4,), opt=(4,), max=(4,))
+    }
+    assert request.insisted == {"a"}
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        (Shapes(fixed="x:1", max="x:2"), "--shapes fixes every size"),
+        (Shapes(min="x:1"), "must name the same inputs"),
+        (Shapes(min="x:1", opt="x:1", max="y:2"), "must name the same inputs"),
+        (Shapes(min="x:3", opt="x:1", max="x:2"), "needs 1 <= min <= opt <= max"),
+        (Shapes(min="x:1", opt="x:1x1", max="x:2"), "need the same number of axes"),
+        (Shapes(fixed="x:axb"), "shapes are written name:1x3x224x224"),
+        (Shapes(fixed={"x": (0,)}), "1 <= min"),
+    ],
+)
+def test_shapes_that_contradict_themselves(shapes: Shapes, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        shapes.ranges()
+    assert "\n" not in str(caught.value)
