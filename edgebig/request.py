@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from edgebig.errors import UsageError
 from edgebig.recipe import Recipe, Shape, ShapeRange, parse_shapes
 from edgebig.target import Target
@@ -33,13 +35,11 @@ class Shapes:
         if fixed and (low or best or high):
             raise UsageError("--shapes fixes every size: give either it or --min-shapes, --opt-shapes and --max-shapes")
         if fixed:
-            return {name: ShapeRange(min=s, opt=s, max=s) for name, s in fixed.items()}
+            return {name: _range("--shapes", name, s, s, s) for name, s in fixed.items()}
         if not low.keys() == best.keys() == high.keys():
             raise UsageError("--min-shapes, --opt-shapes and --max-shapes must name the same inputs")
-        try:
-            return {name: ShapeRange(min=low[name], opt=best[name], max=high[name]) for name in low}
-        except ValueError as error:
-            raise UsageError(f"--min-shapes, --opt-shapes, --max-shapes: {error}") from error
+        option = "--min-shapes, --opt-shapes, --max-shapes"
+        return {name: _range(option, name, low[name], best[name], high[name]) for name in low}
 
 
 @dataclass(frozen=True)
@@ -93,3 +93,11 @@ def _shapes(value: str | Mapping[str, Shape] | None) -> dict[str, Shape]:
     if value is None:
         return {}
     return parse_shapes(value) if isinstance(value, str) else {k: tuple(v) for k, v in value.items()}
+
+
+def _range(option: str, name: str, low: Shape, best: Shape, high: Shape) -> ShapeRange:
+    try:
+        return ShapeRange(min=low, opt=best, max=high)
+    except ValidationError as error:
+        why = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+        raise UsageError(f"{option}: {name}: {why}") from error

@@ -50,9 +50,13 @@ def derive_profiles(
         UsageError: an asked shape does not fit its input.
     """
     known = dict(axes)
+    given: dict[str, Extent] = {}
     for spec in inputs:
         if spec.name in asked:
-            known.update(_asked_axes(spec, asked[spec.name]))
+            for axis, extent in _asked_axes(spec, asked[spec.name]).items():
+                if given.setdefault(axis, extent) != extent:
+                    raise UsageError(f"shapes: the axis {axis} has one range, found {given[axis]} and {extent} (in {spec.name})")
+    known.update(given)
     profiles = {}
     for spec in inputs:
         if spec.is_static:
@@ -105,7 +109,7 @@ def _evaluate(expression: str, known: Mapping[str, Extent]) -> Extent | None:
         if not isinstance(tree, ast.BinOp):
             return None
         low, best, high = (_value(tree, {k: e[i] for k, e in known.items()}) for i in range(3))
-    except (SyntaxError, KeyError, ValueError):
+    except (SyntaxError, KeyError, ValueError, ArithmeticError):
         return None
     return low, best, high
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from edgebig.calibrate.feedback import Feedback, NoFeedback
 from edgebig.calibrate.methods import Method, MinMax
 from edgebig.calibrate.probe import Probes, with_probes
 from edgebig.calibrate.ranges import Range, Ranges
@@ -34,17 +35,19 @@ class Collected:
 
     Attributes:
         statistics: by tensor name.
+        halves: the same over the first, third, fifth … sample, and over the others.
         samples: number of samples that were run.
         source: what the samples were.
     """
 
     statistics: Mapping[str, TensorStatistics]
+    halves: tuple[Mapping[str, TensorStatistics], Mapping[str, TensorStatistics]]
     samples: int
     source: str
 
     def ranges(self, method: Method) -> Ranges:
         """The range of each tensor by a method; of those without a histogram by their extremes."""
-        found = {name: _range(kept, method) for name, kept in self.statistics.items()}
+        found = {name: range_of(kept, method) for name, kept in self.statistics.items()}
         return Ranges(found, self.samples, method.name, self.source)
 
 
@@ -57,6 +60,7 @@ def collect(
     counted: Sequence[str] = (),
     memory: int = MEMORY,
     tick: Tick | None = None,
+    feedback: Feedback | None = None,
 ) -> Collected:
     """Statistics of ``tensors`` over all samples, in one pass.
 
@@ -72,39 +76,74 @@ def collect(
         counted: those of ``tensors`` whose histogram is kept.
         memory: bytes of values that a run may hand out; more are fetched by several runs of a sample.
         tick: called after each sample with the number run so far.
+        feedback: carries outputs of one run into the next, for models with state.
 
     Raises:
         CalibrationError: no samples, or a tensor became NaN on one; the first of the graph is named.
     """
-    observed, probes = with_probes(graph, tensors, counted)
-    statistics = {name: TensorStatistics(counted=name in set(counted)) for name in tensors}
+    feedback = feedback or NoFeedback()
+    observed, probes = with_probes(graph, tensors, counted, feedback.outputs)
+    halves = tuple({n: TensorStatistics(counted=n in set(counted)) for n in tensors} for _ in range(2))
     count = 0
     with Executor(observed, "all") as executor, ThreadPoolExecutor(1) as counter:
-        pending: Future[None] | None = None
+        run = _Run(executor, counter, probes, halves, feedback.outputs)
         groups: list[list[str]] | None = None
         for where, sample in samples:
-            if groups is None:
-                groups = _groups(observed, probes, sample, memory)
-            for index, group in enumerate(groups):
-                outputs = [o for names in probes.extremes.values() for o in names] if index == 0 else []
-                fetched = [name for name in group if name not in sample]
-                values = executor.run(sample, [*outputs, *fetched])
-                values.update({name: sample[name] for name in group if name in sample})
-                if pending is not None:
-                    pending.result()
-                extremes = probes.extremes if index == 0 else {}
-                pending = counter.submit(_count, statistics, extremes, group, values, where)
-                # only the counting thread holds them now
-                del values
+            following: Sample | None = feedback.begin(where, sample)
+            while following is not None:
+                groups = groups if groups is not None else _groups(observed, probes, following, memory)
+                outputs = run.once(where, following, groups, count % 2)
+                following = feedback.follow(following, outputs)
             count += 1
             if tick is not None:
                 tick(count)
-        if pending is not None:
-            pending.result()
+        run.finish()
     if count == 0:
         raise CalibrationError(f"calibration: no samples in {source}: give at least one")
-    _derive(statistics, probes)
-    return Collected(statistics, count, source)
+    for half in halves:
+        _derive(half, probes)
+    return Collected({name: _merged(halves, name) for name in tensors}, (halves[0], halves[1]), count, source)
+
+
+class _Run:
+    """Runs samples and has their values counted in another thread, one run behind."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        counter: ThreadPoolExecutor,
+        probes: Probes,
+        halves: Sequence[Mapping[str, TensorStatistics]],
+        kept: Sequence[str],
+    ) -> None:
+        self._executor, self._counter, self._probes = executor, counter, probes
+        self._halves, self._kept = halves, list(kept)
+        self._reductions = [output for names in probes.extremes.values() for output in names]
+        self._pending: Future[None] | None = None
+
+    def once(self, where: str, sample: Sample, groups: Sequence[Sequence[str]], half: int) -> Sample:
+        """Runs one sample, group by group; returns the outputs that the feedback asked for."""
+        kept: Sample = {}
+        for index, group in enumerate(groups):
+            first = index == 0
+            wanted = [name for name in group if name not in sample]
+            wanted += [*self._reductions, *(n for n in self._kept if n not in wanted)] if first else []
+            values = self._executor.run(sample, wanted)
+            values.update({name: sample[name] for name in group if name in sample})
+            if first:
+                kept = {name: values[name] for name in self._kept}
+            self.finish()
+            extremes = self._probes.extremes if first else {}
+            self._pending = self._counter.submit(_count, self._halves[half], extremes, group, values, where)
+            # only the counting thread holds them now
+            del values
+        return kept
+
+    def finish(self) -> None:
+        """Waits for the counting of the run before; its error is raised here."""
+        if self._pending is not None:
+            self._pending.result()
+            self._pending = None
 
 
 def collect_ranges(
@@ -176,7 +215,15 @@ def _derive(statistics: Mapping[str, TensorStatistics], probes: Probes) -> None:
         joined.unbounded //= max(len(sources), 1)
 
 
-def _range(kept: TensorStatistics, method: Method) -> Range:
+def _merged(halves: Sequence[Mapping[str, TensorStatistics]], name: str) -> TensorStatistics:
+    whole = TensorStatistics(counted=halves[0][name].histogram is not None)
+    for half in halves:
+        whole.merge(half[name])
+    return whole
+
+
+def range_of(kept: TensorStatistics, method: Method) -> Range:
+    """A method's range; that of the extremes where no histogram was kept."""
     if method.needs_histogram and kept.histogram is None:
         return MinMax()(kept)
     return method(kept)

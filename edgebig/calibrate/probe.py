@@ -29,7 +29,9 @@ class Probes:
     derived: dict[str, tuple[str, ...]]
 
 
-def with_probes(graph: Graph, tensors: Sequence[str], counted: Sequence[str]) -> tuple[Graph, Probes]:
+def with_probes(
+    graph: Graph, tensors: Sequence[str], counted: Sequence[str], kept: Sequence[str] = ()
+) -> tuple[Graph, Probes]:
     """A copy of the graph that gives what calibration needs, and nothing else.
 
     Args:
@@ -37,6 +39,7 @@ def with_probes(graph: Graph, tensors: Sequence[str], counted: Sequence[str]) ->
         tensors: whose extremes are wanted; they are reduced inside the graph.
         counted: whose values are wanted too. A tensor that only moves or joins the values of other
             counted ones is not fetched.
+        kept: outputs of the graph that stay.
     """
     copy = graph.clone()
     main = copy.model.graph
@@ -58,7 +61,8 @@ def with_probes(graph: Graph, tensors: Sequence[str], counted: Sequence[str]) ->
         extremes[name] = (str(low.name), str(high.name), str(total.name))
         outputs += [low, high, total]
     inputs = {str(v.name) for v in main.inputs}
-    outputs += [values[name] for name in fetched if name not in inputs]
+    whole = dict.fromkeys(name for name in [*fetched, *kept] if name not in inputs)
+    outputs += [values[name] for name in whole]
     main.outputs.clear()
     main.outputs.extend(outputs)
     return copy, Probes(extremes, tuple(fetched), derived)

@@ -74,7 +74,7 @@ def spec_lines(specs: list[dict[str, Any]]) -> list[str]:
 
 
 def _tensors(graph: Graph) -> list[ir.TensorProtocol]:
-    """Weights, and those that an exporter wrote as Constant nodes."""
+    """Weights, those that an exporter wrote as Constant nodes included; single numbers left out."""
     import onnx_ir as ir
 
     found = list(graph.weights())
@@ -82,7 +82,7 @@ def _tensors(graph: Graph) -> list[ir.TensorProtocol]:
         value = node.attributes.get("value") if node.op_type == "Constant" else None
         if value is not None and value.type == ir.AttributeType.TENSOR:
             found.append(value.as_tensor())
-    return found
+    return [tensor for tensor in found if tensor.size > 1 or tensor.shape]
 
 
 def _external_files(path: Path) -> list[str]:

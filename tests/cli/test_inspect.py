@@ -56,7 +56,7 @@ def test_real_models(edgebig: Run, shared_data: Path) -> None:
     assert found["operators"]["Conv"] == 26
     vad = edgebig("inspect", shared_data / "silero-vad" / "silero_vad.onnx", "--json").json
     assert [spec["name"] for spec in vad["inputs"]] == ["input", "state", "sr"]
-    assert vad["operators"]["LSTM"] == 2  # one in each branch of an If
+    assert vad["operators"]["LSTM"] == 4  # those in the branches of its If nodes too
 
 
 def test_a_hugging_face_folder(edgebig: Run, tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_bundle(edgebig: Run, mlp: Path, samples: Path, tmp_path: Path) -> Non
     assert (found["kind"], found["name"], found["precision"], found["intact"]) == ("bundle", "mlp", "int8", True)
     assert found["target"]["name"] == "cpu"
     assert found["source"]["kind"] == "onnx"
-    assert [stage["name"] for stage in found["stages"]][0] == "source"
+    assert len(found["stages"]) == 6
     graph = found["files"]["graphs/model.onnx"]
     assert graph["bytes"] == (out / "graphs" / "model.onnx").stat().st_size
     assert (len(graph["sha256"]), graph["intact"]) == (64, True)

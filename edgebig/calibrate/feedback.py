@@ -1,0 +1,150 @@
+"""Feedback: models with state see in calibration what they see in use, where outputs become inputs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from edgebig.calibrate.samples import Sample
+from edgebig.spec import Dim, TensorSpec
+
+Array = np.ndarray[Any, Any]
+
+_STATE_OUTPUT = ("{}N", "{}_n", "{}n", "{}_out", "{}_output", "new_{}", "next_{}", "{}_next")
+_CACHE = re.compile(r"^past_key_values\.")
+
+
+class Feedback(Protocol):
+    """Makes inputs of outputs."""
+
+    @property
+    def outputs(self) -> Sequence[str]:
+        """The outputs that it needs to see."""
+
+    def begin(self, where: str, sample: Sample) -> Sample:
+        """A sample from the data, completed with the state; ``where`` tells when a recording begins."""
+
+    def follow(self, sample: Sample, outputs: Sample) -> Sample | None:
+        """Takes what a run gave; returns a further sample that follows from it, or ``None``."""
+
+
+class NoFeedback:
+    """For models without state."""
+
+    outputs: Sequence[str] = ()
+
+    def begin(self, where: str, sample: Sample) -> Sample:
+        """The sample as it is."""
+        return sample
+
+    def follow(self, sample: Sample, outputs: Sample) -> Sample | None:
+        """Nothing follows."""
+        return None
+
+
+class RecurrentState:
+    """Carries a recurrent model's state from each sample to the next, from zeros at each recording's start."""
+
+    def __init__(self, states: Mapping[str, str], inputs: Sequence[TensorSpec]) -> None:
+        """``states``: the output that becomes each state input."""
+        self._states = dict(states)
+        self._specs = {spec.name: spec for spec in inputs}
+        self._values: Sample = {}
+        self._recording: str | None = None
+        self.outputs: Sequence[str] = tuple(dict.fromkeys(states.values()))
+
+    def begin(self, where: str, sample: Sample) -> Sample:
+        """Adds the state, or zeros where a recording begins."""
+        recording = recording_of(where)
+        if recording != self._recording:
+            self._recording, self._values = recording, {}
+        sizes = axis_sizes(self._specs.values(), sample)
+        state = {name: self._values.get(name, _zeros(self._specs[name], sizes)) for name in self._states}
+        return {**sample, **state}
+
+    def follow(self, sample: Sample, outputs: Sample) -> Sample | None:
+        """Keeps the new state; no sample follows."""
+        self._values = {name: outputs[output] for name, output in self._states.items()}
+        return None
+
+
+class GeneratedText:
+    """Lets a decoder with a key-value cache write on after each text, as it does in use.
+
+    The text fills an empty cache; then the likeliest token is fed back ``steps`` times, each with the
+    cache of the run before.
+    """
+
+    def __init__(self, caches: Mapping[str, str], inputs: Sequence[TensorSpec], logits: str, steps: int) -> None:
+        """``caches``: the output that becomes each cache input."""
+        self._caches = dict(caches)
+        self._specs = {spec.name: spec for spec in inputs}
+        self._logits = logits
+        self._steps = steps
+        self._left = 0
+        self.outputs: Sequence[str] = (logits, *caches.values())
+
+    def begin(self, where: str, sample: Sample) -> Sample:
+        """Adds the empty cache."""
+        self._left = self._steps
+        sizes = axis_sizes(self._specs.values(), sample)
+        empty = {name: _zeros(self._specs[name], sizes, unknown=0) for name in self._caches}
+        return {**empty, **sample}
+
+    def follow(self, sample: Sample, outputs: Sample) -> Sample | None:
+        """The next token with the cache that holds all before it."""
+        if self._left == 0:
+            return None
+        self._left -= 1
+        token = outputs[self._logits][:, -1:].argmax(axis=-1)
+        following: Sample = {name: outputs[output] for name, output in self._caches.items()}
+        following["input_ids"] = token.astype(sample["input_ids"].dtype)
+        if "attention_mask" in sample:
+            mask = sample["attention_mask"]
+            following["attention_mask"] = np.concatenate([mask, np.ones((mask.shape[0], 1), mask.dtype)], axis=1)
+        if "position_ids" in sample:
+            following["position_ids"] = sample["position_ids"][:, -1:] + 1
+        return following
+
+
+def find_states(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> dict[str, str]:
+    """Pairs of a state input and the output that becomes it, by the usual names and equal rank and dtype.
+
+    ``state`` and ``stateN``, ``h`` and ``h_out``, ``past_key_values.0.key`` and ``present.0.key``.
+    """
+    given = {spec.name: spec for spec in outputs}
+    found = {}
+    for spec in inputs:
+        names = [_CACHE.sub("present.", spec.name)] if _CACHE.match(spec.name) else []
+        names += [form.format(spec.name) for form in _STATE_OUTPUT]
+        for name in names:
+            output = given.get(name)
+            if output is not None and output.dtype == spec.dtype and len(output.shape) == len(spec.shape):
+                found[spec.name] = name
+                break
+    return found
+
+
+def recording_of(where: str) -> str:
+    """The recording that a sample belongs to: ``a.wav`` of ``a.wav[12]``."""
+    return re.sub(r"\[\d+\]$", "", where)
+
+
+def axis_sizes(specs: Sequence[TensorSpec] | Any, sample: Sample) -> dict[str, int]:
+    """Sizes of the named axes, read off the arrays that a sample has."""
+    sizes: dict[str, int] = {}
+    for spec in specs:
+        if spec.name in sample:
+            pairs = zip(spec.shape, sample[spec.name].shape, strict=False)
+            sizes.update({dim: size for dim, size in pairs if isinstance(dim, str)})
+    return sizes
+
+
+def _zeros(spec: TensorSpec, sizes: Mapping[str, int], unknown: int = 1) -> Array:
+    def size(dim: Dim) -> int:
+        return dim if isinstance(dim, int) else sizes.get(dim, unknown) if dim is not None else unknown
+
+    return np.zeros([size(dim) for dim in spec.shape], spec.dtype)
