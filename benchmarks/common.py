@@ -33,16 +33,20 @@ class Cost:
 
     Attributes:
         seconds: wall time from start to exit.
+        cpu_seconds: processor time, user and system, of all threads, and of the processes that it waited for;
+            other work on the machine lengthens it far less than wall time.
         peak_bytes: largest resident memory of the process or of a process that it started and waited for,
             as the operating system counts it (``ru_maxrss`` of wait4); of several the largest, not the sum.
     """
 
     seconds: float
+    cpu_seconds: float
     peak_bytes: int
 
     def then(self, other: Cost) -> Cost:
         """The cost of this and, after it, the other."""
-        return Cost(self.seconds + other.seconds, max(self.peak_bytes, other.peak_bytes))
+        peak = max(self.peak_bytes, other.peak_bytes)
+        return Cost(self.seconds + other.seconds, self.cpu_seconds + other.cpu_seconds, peak)
 
 
 def measure(command: Sequence[str | Path], env: Mapping[str, str] | None = None) -> Cost:
@@ -69,7 +73,7 @@ def measure(command: Sequence[str | Path], env: Mapping[str, str] | None = None)
         if found["exit"] != 0:
             tail = log.read_text(encoding="utf-8", errors="replace")[-2000:]
             raise CommandFailed(f"{' '.join(map(str, command))} ended with exit code {found['exit']}:\n{tail}")
-    return Cost(found["seconds"], found["maxrss"] * _MAXRSS_UNIT)
+    return Cost(found["seconds"], found["cpu_seconds"], found["maxrss"] * _MAXRSS_UNIT)
 
 
 def in_turn(sides: Mapping[str, Callable[[], Cost]], runs: int) -> dict[str, list[Cost]]:
@@ -82,8 +86,12 @@ def in_turn(sides: Mapping[str, Callable[[], Cost]], runs: int) -> dict[str, lis
 
 
 def typical(costs: Sequence[Cost]) -> Cost:
-    """Median seconds and median peak."""
-    return Cost(median(c.seconds for c in costs), int(median(c.peak_bytes for c in costs)))
+    """The median of each figure by itself."""
+    return Cost(
+        median(c.seconds for c in costs),
+        median(c.cpu_seconds for c in costs),
+        int(median(c.peak_bytes for c in costs)),
+    )
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import time
 
 
 def main() -> int:
-    """Writes RESULT, a JSON object of ``seconds``, ``maxrss`` (as getrusage gives it) and ``exit``."""
+    """Writes RESULT, a JSON object of ``seconds``, ``cpu_seconds``, ``maxrss`` (as getrusage gives it) and ``exit``."""
     result, log, *command = sys.argv[1:]
     with open(log, "wb") as stream:
         start = time.perf_counter()
@@ -23,7 +23,8 @@ def main() -> int:
         seconds = time.perf_counter() - start
     code = os.waitstatus_to_exitcode(status)
     with open(result, "w", encoding="utf-8") as file:
-        json.dump({"seconds": seconds, "maxrss": usage.ru_maxrss, "exit": code}, file)
+        cpu = usage.ru_utime + usage.ru_stime
+        json.dump({"seconds": seconds, "cpu_seconds": cpu, "maxrss": usage.ru_maxrss, "exit": code}, file)
     return 0
 
 

@@ -18,6 +18,7 @@ from edgebig.preprocess import Preprocess
 from edgebig.resources import data_folder
 
 RequestedPrecision = Literal["fp32", "fp16", "bf16", "int8", "fp8", "int4", "auto"]
+CalibrationMethod = Literal["min-max", "average-min-max", "percentile", "entropy", "mse"]
 Shape = tuple[int, ...]
 
 _SPEC = re.compile(r"^(?P<name>.+):(?P<dims>\d+(x\d+)*)$")
@@ -52,12 +53,16 @@ class CalibrationRecipe(BaseModel):
     Attributes:
         data: a file or folder; the name of a ready set is written ``ready:NAME``.
         samples: at most so many are read.
+        methods: how ranges are made of the values; the first is used, the others are reported beside it.
+        memory_mb: activations that one run hands out at most, in 2^20 bytes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: str | None = None
     samples: int = Field(default=128, ge=1)
+    methods: tuple[CalibrationMethod, ...] = Field(default=("min-max",), min_length=1)
+    memory_mb: int = Field(default=128, ge=1)
 
 
 class Recipe(BaseModel):
@@ -78,7 +83,11 @@ class Recipe(BaseModel):
         tolerance: largest difference between the exported graph and the original, relative to the
             original output's largest magnitude.
         keep_original: the bundle also carries the original graph, for comparison on the device.
-        golden: number of inputs that the bundle carries with the original's outputs.
+        golden: number of inputs that the result is compared with the original on.
+        golden_inputs: where they come from: ``held-out`` of the calibration data, or ``synthetic``; the bundle
+            carries them with the original's outputs, unless they are ``private``.
+        state: for each recurrent state input, the output that becomes it in the next run; found by the usual
+            names if absent.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -97,6 +106,8 @@ class Recipe(BaseModel):
     tolerance: float = Field(default=1e-3, gt=0)
     keep_original: bool = False
     golden: int = Field(default=4, ge=1, le=64)
+    golden_inputs: Literal["held-out", "synthetic", "private"] = "held-out"
+    state: dict[str, str] = Field(default_factory=dict)
 
     @field_validator("shapes", mode="before")
     @classmethod

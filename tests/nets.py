@@ -106,9 +106,12 @@ def conv_net() -> Graph:
         {"x": ["batch", 3, 8, 8]},
         ["y"],
         {
-            "w1": normal(8, 3, 3, 3, seed=1, scale=0.3), "b1": normal(8, seed=2),
-            "w2": normal(8, 8, 3, 3, seed=3, scale=0.2), "b2": normal(8, seed=4),
-            "w3": normal(4, 8, seed=5), "b3": normal(4, seed=6),
+            "w1": normal(8, 3, 3, 3, seed=1, scale=0.3),
+            "b1": normal(8, seed=2),
+            "w2": normal(8, 8, 3, 3, seed=3, scale=0.2),
+            "b2": normal(8, seed=4),
+            "w3": normal(4, 8, seed=5),
+            "b3": normal(4, seed=6),
         },
     )
 

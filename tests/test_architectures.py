@@ -16,7 +16,11 @@ from edgebig.runtime import golden
 
 SEQ2SEQ = {"encoder_model", "decoder_model", "decoder_with_past_model"}
 PARTS = {
-    "t5": SEQ2SEQ, "marian": SEQ2SEQ, "whisper": SEQ2SEQ, "llama": {"model"}, "qwen2": {"model"},
+    "t5": SEQ2SEQ,
+    "marian": SEQ2SEQ,
+    "whisper": SEQ2SEQ,
+    "llama": {"model"},
+    "qwen2": {"model"},
 }
 
 

@@ -1,4 +1,4 @@
-"""The whole flow: tiny models for every kind of target and precision, modules, evidence, and errors that leave nothing."""
+"""The whole flow: tiny models for every kind of target and precision, modules, and errors that leave nothing."""
 
 from __future__ import annotations
 
@@ -59,17 +59,42 @@ def rows(count: int, *shape: int, name: str = "x", seed: int = 0) -> list[Sample
 
 
 MATRIX = [
-    ("cpu", "fp32"), ("cpu", "int8"), ("cpu", "auto"),
-    ("cpu-arm64", "fp32"), ("cpu-arm64", "int8"),
-    ("l4", "fp32"), ("l4", "fp16"), ("l4", "bf16"), ("l4", "int8"), ("l4", "fp8"), ("l4", "int4"), ("l4", "auto"),
-    ("a100", "fp16"), ("a100", "bf16"), ("a100", "int8"), ("a100", "int4"),
-    ("t4", "fp16"), ("t4", "int8"),
-    ("h100", "fp16"), ("h100", "bf16"), ("h100", "int8"), ("h100", "fp8"), ("h100", "int4"),
-    ("agx-orin-64gb", "fp16"), ("agx-orin-64gb", "bf16"), ("agx-orin-64gb", "int8"), ("agx-orin-64gb", "int4"),
+    ("cpu", "fp32"),
+    ("cpu", "int8"),
+    ("cpu", "auto"),
+    ("cpu-arm64", "fp32"),
+    ("cpu-arm64", "int8"),
+    ("l4", "fp32"),
+    ("l4", "fp16"),
+    ("l4", "bf16"),
+    ("l4", "int8"),
+    ("l4", "fp8"),
+    ("l4", "int4"),
+    ("l4", "auto"),
+    ("a100", "fp16"),
+    ("a100", "bf16"),
+    ("a100", "int8"),
+    ("a100", "int4"),
+    ("t4", "fp16"),
+    ("t4", "int8"),
+    ("h100", "fp16"),
+    ("h100", "bf16"),
+    ("h100", "int8"),
+    ("h100", "fp8"),
+    ("h100", "int4"),
+    ("agx-orin-64gb", "fp16"),
+    ("agx-orin-64gb", "bf16"),
+    ("agx-orin-64gb", "int8"),
+    ("agx-orin-64gb", "int4"),
     ("agx-orin-64gb", "auto"),
 ]
 HELD_AS = {
-    "fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "int8", "fp8": "float8e4m3fn", "int4": "int4"
+    "fp32": "float32",
+    "fp16": "float16",
+    "bf16": "bfloat16",
+    "int8": "int8",
+    "fp8": "float8e4m3fn",
+    "int4": "int4",
 }
 
 
@@ -82,9 +107,10 @@ def test_a_target_and_a_precision(target: str, precision: str, tmp_path: Path) -
     part, manifest = bundle.part(), bundle.manifest
     assert manifest.precision == precision and manifest.target["name"] == target
     assert [(s.name, s.dtype, s.shape) for s in (*part.inputs, *part.outputs)] == [
-        ("x", "float32", ("batch", 128)), ("y", "float32", ("batch", 8))
+        ("x", "float32", ("batch", 128)),
+        ("y", "float32", ("batch", 8)),
     ]
-    held = {k: v for k, v in part.precision.items()}
+    held = part.precision
     if precision == "auto":
         assert part.quantized and "int8" in held  # the cheapest is near enough here
     else:
@@ -125,9 +151,11 @@ def test_events_come_in_order_and_the_manifest_says_how_it_went(tmp_path: Path) 
     bundle = edgebig.compile(
         path, target="cpu", precision="int8", calibration=rows(8, 3, 8, 8), out=tmp_path / "b", listener=heard.append
     )
-    assert [e.number for e in heard if e.kind == "start"] == [1, 2, 3, 4, 5, 6] == [
-        e.number for e in heard if e.kind == "end"
-    ]
+    assert (
+        [e.number for e in heard if e.kind == "start"]
+        == [1, 2, 3, 4, 5, 6]
+        == [e.number for e in heard if e.kind == "end"]
+    )
     numbers = [e.number for e in heard]
     assert numbers == sorted(numbers) and {e.total for e in heard} == {6}
     stages = bundle.manifest.stages
@@ -141,7 +169,12 @@ def test_events_come_in_order_and_the_manifest_says_how_it_went(tmp_path: Path) 
     source = bundle.manifest.source
     assert (source["kind"], source["name"]) == ("onnx", "tiny") and len(source["sha256"]) == 64
     part = bundle.part()
-    assert set(part.similarity) == {"y"} and set(part.similarity["y"]) == {"cosine", "sqnr_db", "max_abs", "max_relative"}
+    assert set(part.similarity) == {"y"} and set(part.similarity["y"]) == {
+        "cosine",
+        "sqnr_db",
+        "max_abs",
+        "max_relative",
+    }
     assert 0.99 < part.similarity["y"]["cosine"] <= 1
     assert Bundle.open(tmp_path / "b").manifest == bundle.manifest
     assert json.loads((tmp_path / "b" / "manifest.json").read_text())["recipe"]["precision"] == "int8"
@@ -156,9 +189,19 @@ def test_golden_inputs_are_held_out_of_the_calibration(tmp_path: Path) -> None:
             given.append(i)
             yield {"x": np.full((1, 4), 1000 - i, np.float32)}
 
-    path = written(net([node("Relu", "x", "r"), node("MatMul", "r w", "y")], {"x": ["n", 4]}, ["y"], {"w": np.eye(4, dtype=np.float32)}), tmp_path)
+    path = written(
+        net(
+            [node("Relu", "x", "r"), node("MatMul", "r w", "y")],
+            {"x": ["n", 4]},
+            ["y"],
+            {"w": np.eye(4, dtype=np.float32)},
+        ),
+        tmp_path,
+    )
     recipe = Recipe(calibration={"samples": 20}, golden=3)
-    bundle = edgebig.compile(path, target="cpu", precision="int8", recipe=recipe, calibration=numbered(), out=tmp_path / "b")
+    bundle = edgebig.compile(
+        path, target="cpu", precision="int8", recipe=recipe, calibration=numbered(), out=tmp_path / "b"
+    )
     assert given == list(range(23))  # read once, and no further than asked
     held = [1000 - int(inputs["x"][0, 0]) for inputs, _ in golden(bundle)]
     assert held == [0, 8, 16]
@@ -190,7 +233,9 @@ def test_the_original_is_kept_where_asked(tmp_path: Path) -> None:
 def test_auto_takes_the_cheapest_that_stays_near(tmp_path: Path) -> None:
     # a value that reaches 1e6 beside others of size one: INT8 loses the others, FP16 and FP32 do not
     graph = net(
-        [node("MatMul", "x w", "h"), node("Mul", "h small", "y")], {"x": ["batch", 4]}, ["y"],
+        [node("MatMul", "x w", "h"), node("Mul", "h small", "y")],
+        {"x": ["batch", 4]},
+        ["y"],
         {"w": np.diag([1e-4, 1, 1, 1]).astype(np.float32), "small": np.ones(4, np.float32)},
     )
     path = written(graph, tmp_path)
@@ -208,16 +253,23 @@ def test_auto_takes_the_cheapest_that_stays_near(tmp_path: Path) -> None:
 
 
 def test_shapes_freezing_and_profiles(tmp_path: Path) -> None:
-    path = written(two_inputs(), tmp_path)
+    nodes = [node("Mul", "left factor", "sum")]
+    path = written(model(nodes, {"left": ["batch", 2], "factor": [2]}, ["sum"]), tmp_path)
     bundle = edgebig.compile(
-        path, target="l4", precision="fp16", out=tmp_path / "b", freeze={"right": 2},
-        min_shapes="left:1x2", opt_shapes="left:2x2", max_shapes="left:4x2",
+        path,
+        target="l4",
+        precision="fp16",
+        out=tmp_path / "b",
+        freeze={"factor": 2},
+        min_shapes="left:1x2",
+        opt_shapes="left:2x2",
+        max_shapes="left:4x2",
     )
     part = bundle.part()
     assert [s.name for s in part.inputs] == ["left"]
     assert part.profiles == {"left": {"min": [1, 2], "opt": [2, 2], "max": [4, 2]}}
-    bundle = edgebig.compile(path, target="cpu", shapes="left:3x2,right:3x2", out=tmp_path / "c")
-    assert [s.shape for s in bundle.part().inputs] == [(3, 2), (3, 2)] and bundle.part().profiles == {}
+    bundle = edgebig.compile(path, target="cpu", shapes="left:3x2", out=tmp_path / "c")
+    assert [s.shape for s in bundle.part().inputs] == [(3, 2), (2,)] and bundle.part().profiles == {}
 
 
 def bad_cases(folder: Path) -> dict[str, tuple[type[EdgebigError], str, dict[str, Any]]]:
@@ -243,18 +295,45 @@ def bad_cases(folder: Path) -> dict[str, tuple[type[EdgebigError], str, dict[str
         "empty folder": (CalibrationError, "is empty", {**int8, "calibration": folder / "empty"}),
         "nan": (CalibrationError, "sample 0: input 'x' holds NaN", {**int8, "calibration": nan}),
         "shape": (CalibrationError, "needs float32 batchx8, found 1x9", {**int8, "calibration": rows(2, 9)}),
-        "ready": (CalibrationError, "no ready set 'ready:x': there is ready:sentences", {**int8, "calibration": "ready:x"}),
-        "refused": (BuildError, "refuses the Det node 'y'", {"model": custom, "target": "agx-orin-64gb", "precision": "fp16"}),
+        "ready": (
+            CalibrationError,
+            "no ready set 'ready:x': there is ready:sentences",
+            {**int8, "calibration": "ready:x"},
+        ),
+        "refused": (
+            BuildError,
+            "refuses the Det node 'y'",
+            {"model": custom, "target": "agx-orin-64gb", "precision": "fp16"},
+        ),
         "no folder": (OutputError, "does not exist", {"out": folder / "deep" / "b"}),
         "module": (UsageError, "give example_inputs", {"model": object()}),
         "task": (UsageError, "which has no task", {"task": "text-classification"}),
     }
 
 
-@pytest.mark.parametrize("case", [
-    "no file", "cut", "text", "no such input", "freeze nothing", "rank", "fp8 on Orin", "fp16 on cpu", "no data",
-    "no samples", "empty folder", "nan", "shape", "ready", "refused", "no folder", "module", "task",
-])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "no file",
+        "cut",
+        "text",
+        "no such input",
+        "freeze nothing",
+        "rank",
+        "fp8 on Orin",
+        "fp16 on cpu",
+        "no data",
+        "no samples",
+        "empty folder",
+        "nan",
+        "shape",
+        "ready",
+        "refused",
+        "no folder",
+        "module",
+        "task",
+    ],
+)
 def test_an_error_is_one_line_and_leaves_nothing(case: str, tmp_path: Path) -> None:
     kind, message, options = bad_cases(tmp_path)[case]
     before = sorted(tmp_path.rglob("*"))
@@ -279,10 +358,26 @@ def test_a_bundle_is_replaced_only_with_force_and_only_when_the_new_one_is_whole
     assert Bundle.open(out).manifest.precision == "int8"
 
 
+@pytest.mark.xfail(reason="ONNX Runtime's CPU computes FP16 chains in float32, where nothing overflows", strict=True)
+def test_an_overflow_in_fp16_shows_in_the_evidence(tmp_path: Path) -> None:
+    """The golden inputs' square is 1e6, which FP16 has no number for, and no calibration sample reaches that far."""
+    graph = net([node("Mul", "x x", "square"), node("Sqrt", "square", "y")], {"x": ["batch", 4]}, ["y"])
+    data = [{"x": np.full((1, 4), 1000 if i % 8 == 0 else 1, np.float32)} for i in range(32)]
+    path = written(graph, tmp_path)
+    try:
+        bundle = edgebig.compile(path, target="l4", precision="fp16", calibration=data, out=tmp_path / "b")
+    except AccuracyError:
+        return
+    declined = [line for stage in bundle.manifest.stages for line in stage.declined]
+    assert any("square" in line for line in declined) or bundle.part().similarity["y"]["cosine"] < 0.5
+
+
 def test_a_constant_that_fp16_cannot_hold_stays_float32(tmp_path: Path) -> None:
     """1e5 is infinite in FP16, and its product with zero is not a number."""
     graph = net(
-        [node("Mul", "x big", "m"), node("Mul", "m tiny", "y")], {"x": ["batch", 4]}, ["y"],
+        [node("Mul", "x big", "m"), node("Mul", "m tiny", "y")],
+        {"x": ["batch", 4]},
+        ["y"],
         {"big": np.array(1e5, np.float32), "tiny": np.array([1e-5, 0, 1e-4, 1], np.float32)},
     )
     bundle = edgebig.compile(written(graph, tmp_path), target="l4", precision="fp16", out=tmp_path / "b")
@@ -300,9 +395,15 @@ class Picture(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layers = torch.nn.Sequential(
-            torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.BatchNorm2d(8), torch.nn.ReLU(),
-            torch.nn.Conv2d(8, 8, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(),
-            torch.nn.Dropout(0.5), torch.nn.Linear(8, 4),
+            torch.nn.Conv2d(3, 8, 3, padding=1),
+            torch.nn.BatchNorm2d(8),
+            torch.nn.ReLU(),
+            torch.nn.Conv2d(8, 8, 3),
+            torch.nn.ReLU(),
+            torch.nn.AdaptiveAvgPool2d(1),
+            torch.nn.Flatten(),
+            torch.nn.Dropout(0.5),
+            torch.nn.Linear(8, 4),
         )
 
     def forward(self, image: Any) -> Any:
@@ -358,8 +459,12 @@ def test_a_module_gives_what_it_gave(kind: type, examples: Any, shapes: Any, tmp
 def test_a_module_in_low_precision(target: str, precision: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     bundle = edgebig.compile(
-        Picture(), example_inputs=(torch.randn(2, 3, 16, 16),), target=target, precision=precision,
-        calibration=rows(16, 3, 16, 16, name="image"), out=tmp_path / "b",
+        Picture(),
+        example_inputs=(torch.randn(2, 3, 16, 16),),
+        target=target,
+        precision=precision,
+        calibration=rows(16, 3, 16, 16, name="image"),
+        out=tmp_path / "b",
     )
     assert all(s["cosine"] > 0.99 for s in bundle.part().similarity.values())
     assert bundle.part().engines

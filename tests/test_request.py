@@ -61,7 +61,8 @@ def test_ranges_of_shapes_and_the_recipes_join() -> None:
     recipe = Recipe(shapes={"a": "1x8", "b": "4"})
     request = resolve(recipe, shapes=Shapes(min="a:1x8", opt="a:2x8", max="a:4x8"))
     assert request.recipe.shapes == {
-        "a": ShapeRange(min=(1, 8), opt=(2, 8), max=(4, 8)), "b": ShapeRange(min=(4,), opt=(4,), max=(4,))
+        "a": ShapeRange(min=(1, 8), opt=(2, 8), max=(4, 8)),
+        "b": ShapeRange(min=(4,), opt=(4,), max=(4,)),
     }
     assert request.insisted == {"a"}
 

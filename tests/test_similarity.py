@@ -34,7 +34,8 @@ def test_equal_arrays(same: list[float]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("a", "b"), [([1, 2], [1, np.nan]), ([np.nan, 2], [1, 2]), ([1, np.inf], [1, 2]), ([np.inf], [-np.inf]), ([1], [np.inf])]
+    ("a", "b"),
+    [([1, 2], [1, np.nan]), ([np.nan, 2], [1, 2]), ([1, np.inf], [1, 2]), ([np.inf], [-np.inf]), ([1], [np.inf])],
 )
 def test_what_only_one_of_them_has_is_the_worst(a: list[float], b: list[float]) -> None:
     assert compare(np.array(a), np.array(b)) == WORST

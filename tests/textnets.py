@@ -22,7 +22,7 @@ def net(
     inputs: str,
     outputs: str,
     body: str,
-    weights: Mapping[str, Array] | None = None,
+    weights: Mapping[str, Any] | None = None,
     opset: int = 19,
     ir_version: int = 9,
     check: bool = True,

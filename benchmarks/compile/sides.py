@@ -93,6 +93,7 @@ def comparison(
     a, b = typical(ours), typical(theirs)
     costs = (
         Row("compile, wall time, s", a.seconds, b.seconds, 2),
+        Row("compile, processor time, s", a.cpu_seconds, b.cpu_seconds, 2),
         Row("compile, peak memory, MB", a.peak_bytes / _MB, b.peak_bytes / _MB, 0),
         Row("what is shipped, MB", sizes[0] / _MB, sizes[1] / _MB, 2),
     )

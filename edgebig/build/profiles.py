@@ -55,7 +55,9 @@ def derive_profiles(
         if spec.name in asked:
             for axis, extent in _asked_axes(spec, asked[spec.name]).items():
                 if given.setdefault(axis, extent) != extent:
-                    raise UsageError(f"shapes: the axis {axis} has one range, found {given[axis]} and {extent} (in {spec.name})")
+                    raise UsageError(
+                        f"shapes: the axis {axis} has one range, found {given[axis]} and {extent} (in {spec.name})"
+                    )
     known.update(given)
     profiles = {}
     for spec in inputs:

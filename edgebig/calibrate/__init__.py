@@ -1,7 +1,28 @@
 """Calibration: which values the tensors of a graph take on real samples."""
 
-from edgebig.calibrate.collect import collect_ranges
+from edgebig.calibrate.collect import Collected, collect, collect_ranges
+from edgebig.calibrate.feedback import Feedback, GeneratedText, NoFeedback, RecurrentState, find_states
+from edgebig.calibrate.methods import METHODS
 from edgebig.calibrate.ranges import Range, Ranges
+from edgebig.calibrate.report import SetCheck, describe, unstable
 from edgebig.calibrate.samples import Sample, Samples, open_samples
 
-__all__ = ["Range", "Ranges", "Sample", "Samples", "collect_ranges", "open_samples"]
+__all__ = [
+    "METHODS",
+    "Collected",
+    "Feedback",
+    "GeneratedText",
+    "NoFeedback",
+    "Range",
+    "Ranges",
+    "RecurrentState",
+    "Sample",
+    "Samples",
+    "SetCheck",
+    "collect",
+    "collect_ranges",
+    "describe",
+    "find_states",
+    "open_samples",
+    "unstable",
+]

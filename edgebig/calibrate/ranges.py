@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,14 @@ class Ranges:
     def __iter__(self) -> Iterator[str]:
         return iter(self.by_tensor)
 
-    def save(self, path: Path) -> None:
-        """Writes JSON; infinities, which JSON lacks, become strings."""
+    def to_json(self) -> dict[str, Any]:
+        """As plain data; infinities, which JSON lacks, become strings."""
         ranges = {k: {"min": _plain(r.min), "max": _plain(r.max)} for k, r in self.by_tensor.items()}
-        data = {"method": self.method, "samples": self.samples, "source": self.source, "ranges": ranges}
-        path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+        return {"method": self.method, "samples": self.samples, "source": self.source, "ranges": ranges}
+
+    def save(self, path: Path) -> None:
+        """Writes them as JSON."""
+        path.write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> Ranges:

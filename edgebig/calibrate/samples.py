@@ -144,7 +144,15 @@ def _prepared(to_sample: Callable[[Any], Sample], item: Any, where: str) -> Samp
 
 
 def _from_iterable(data: Iterable[Mapping[str, Any]], inputs: Sequence[TensorSpec], limit: int) -> Samples:
-    kept = [{k: np.asarray(v) for k, v in sample.items()} for sample in islice(data, limit)]
+    kept = []
+    for index, sample in enumerate(islice(data, limit) if isinstance(data, Iterable) else [data]):
+        if isinstance(data, Mapping) or not isinstance(sample, Mapping):
+            found = "" if isinstance(data, Mapping) else f" of {type(sample).__name__} (sample {index})"
+            raise CalibrationError(
+                "calibration data: needs a path, or an iterable of mappings from input name to array, "
+                f"found {type(data).__name__}{found}"
+            )
+        kept.append({k: np.asarray(v) for k, v in sample.items()})
     located = [(f"sample {i}", sample) for i, sample in enumerate(kept)]
     return Samples(f"{len(kept)} samples from Python", lambda: _checked(iter(located), inputs))
 

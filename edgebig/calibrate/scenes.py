@@ -13,9 +13,10 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 
-_LEAVES = 300
-_SMALLEST = 1 / 90
-"""Of the picture's shorter side: the radius of the smallest leaf. The largest is half that side."""
+_LEAVES = (40, 400)
+_SMALLEST = (1 / 100, 1 / 12)
+_LARGEST = 0.6
+"""Radii of leaves, relative to the picture's shorter side; the smallest differs from scene to scene."""
 
 _LUMINANCE = (0.299, 0.587, 0.114)
 
@@ -30,8 +31,7 @@ def scene(random: np.random.Generator, height: int, width: int) -> Array:
     """
     palette = _palette(random)
     picture, rough = _background(random, palette, height, width)
-    radii = _radii(random, _LEAVES) * min(height, width)
-    for radius in radii:
+    for radius in _radii(random) * min(height, width):
         _draw_leaf(random, picture, rough, palette, float(radius))
     picture *= 1 + rough[..., None] * _texture(random, height, width)[..., None]
     picture = _exposed(random, _softened(picture, random))
@@ -42,7 +42,7 @@ def scene(random: np.random.Generator, height: int, width: int) -> Array:
 def _palette(random: np.random.Generator) -> Array:
     """Colours of one scene, float64 ``[12, 3]``: any lightness, and little but the same kind of colour."""
     light = random.beta(1.1, 1.3, (12, 1))
-    tints = random.normal(0, 1, (12, 3)) * random.choice([0.05, 0.15, 0.35], (12, 1), p=[0.5, 0.35, 0.15])
+    tints = random.normal(0, 1, (12, 3)) * random.choice([0.05, 0.15, 0.35], (12, 1), p=[0.4, 0.35, 0.25])
     cast = random.normal(0, 0.08, 3) + (0.04, 0.0, -0.04)
     return np.clip(light * (1 + cast) + tints * np.sqrt(light), 0.0, 1.0)
 
@@ -60,13 +60,15 @@ def _background(random: np.random.Generator, palette: Array, height: int, width:
     return picture, rough
 
 
-def _radii(random: np.random.Generator, count: int) -> Array:
+def _radii(random: np.random.Generator) -> Array:
     """Radii relative to the shorter side, of the density r^-3 that makes a picture the same at every scale.
 
     The largest come first, so that small ones stay visible.
     """
-    low, high = _SMALLEST**-2, 0.5**-2
-    return np.sort((high + random.random(count) * (low - high)) ** -0.5)[::-1]
+    count = int(np.exp(random.uniform(*np.log(_LEAVES))))
+    smallest = np.exp(random.uniform(*np.log(_SMALLEST)))
+    low, high = smallest**-2, _LARGEST**-2
+    return np.asarray(np.sort((high + random.random(count) * (low - high)) ** -0.5)[::-1])
 
 
 def _draw_leaf(random: np.random.Generator, picture: Array, rough: Array, palette: Array, radius: float) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgebig.calibrate.ranges import Ranges
+from edgebig.calibrate.ranges import Range, Ranges
 from edgebig.errors import CalibrationError, PrecisionError
 from edgebig.graph import Graph
 from edgebig.graph.values import float_activations
@@ -42,6 +42,15 @@ def make_plan(graph: Graph, ranges: Ranges | None, target: Target, recipe: Recip
     if target.is_nvidia:
         return rules_tensorrt.make(graph, ranges, recipe.keep_float, FP8 if precision == "fp8" else INT8)
     return rules_cpu.make(graph, ranges, recipe.keep_float, rules_cpu.weight_format(target.architecture))
+
+
+def planned_tensors(graph: Graph, target: Target, recipe: Recipe, precision: str) -> list[str]:
+    """Names of the activations that a plan would quantize if their ranges allow: those to calibrate."""
+    if precision not in CALIBRATED:
+        return []
+    unit = {name: Range(-1.0, 1.0) for name in observed_tensors(graph)}
+    plan = make_plan(graph, Ranges(unit, 1, "", ""), target, recipe, precision)
+    return [name for name in unit if name in plan.activations]
 
 
 def check_precision(target: Target, precision: str) -> None:

@@ -67,6 +67,9 @@ def export_huggingface(
 
 
 def _load_config(auto_config: Any, model: str) -> Any:
+    if Path(model).is_dir() and not (Path(model) / "config.json").is_file():
+        # transformers would guess the architecture from the folder's name
+        raise SourceError(f"{model} is not a Hugging Face model folder: it has no config.json")
     try:
         return auto_config.from_pretrained(model)
     except Exception as error:

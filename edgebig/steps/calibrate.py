@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgebig.calibrate import Samples, collect_ranges, open_samples
+from edgebig.calibrate import (
+    METHODS,
+    Feedback,
+    GeneratedText,
+    NoFeedback,
+    RecurrentState,
+    Samples,
+    SetCheck,
+    collect,
+    describe,
+    find_states,
+    open_samples,
+    unstable,
+)
 from edgebig.calibrate.samples import Located, Preparers
 from edgebig.errors import CalibrationError, RecipeError
-from edgebig.quantize import clamp_masks, observed_tensors
+from edgebig.preprocess import Preprocess
+from edgebig.quantize import clamp_masks, observed_tensors, planned_tensors
 from edgebig.request import Request
 from edgebig.resources import data_folder
 from edgebig.source import Source
@@ -24,46 +39,133 @@ from edgebig.verify import Golden, made_inputs, outputs_of
 
 _CALIBRATED = {"int8", "fp8"}
 _DISTANCE = 8
+_GENERATED = 8
+"""Tokens that a decoder writes after each calibration text."""
+
+_MOST_WARNINGS = 8
 _RANGED = {*_CALIBRATED, "fp16", "auto"}
 
 
 def calibrate_part(part: PartWork, source: Source, request: Request, notes: StageNotes) -> None:
-    """Sets ``golden`` and, where the precision needs them, ``ranges``."""
-    data = _data_for(part, source, request)
-    samples: Samples | list[Located]
+    """Sets ``golden`` and, where the precision needs them, ``ranges`` and ``calibration``."""
     recipe = request.recipe
-    if data is None:
-        if recipe.precision in _CALIBRATED:
-            raise CalibrationError(
-                f"--precision {recipe.precision} needs samples of what {part.name} will see: give --calib "
-                "(.npy, .npz, a folder of pictures, a text file, or ready:sentences)"
-            )
-        examples = list(part.source.examples) or made_inputs(part.graph, _best_shapes(part), recipe.golden)
-        examples = [{s.name: e[s.name] for s in part.graph.inputs} for e in examples]
-        samples, golden, origin = [(f"example {i}", e) for i, e in enumerate(examples)], examples, "made inputs"
-    else:
-        stream = open_samples(
-            data, part.graph.inputs, recipe.calibration.samples + recipe.golden, _preparers(part, source, request)
+    data = _data_for(part, source, request)
+    if data is None and recipe.precision in _CALIBRATED:
+        raise CalibrationError(
+            f"--precision {recipe.precision} needs samples of what {part.name} will see: give --calib "
+            "(.npy, .npz, a folder of pictures, a text file, or ready:sentences)"
         )
-        golden, samples = _hold_out(stream, recipe.golden, notes)
-        origin = stream.source
-    answers = outputs_of(part.source.original, golden, "all", part.frozen)
-    part.golden = Golden(golden, answers, origin)
-    if recipe.precision not in _RANGED or (
-        recipe.precision in {"fp16", "auto"} and not request.target.is_nvidia and data is None
-    ):
-        notes.note(f"{part.name}: {recipe.precision} needs no ranges; {len(golden)} golden inputs from {origin}")
-        return
+    feedback = _feedback(part, request)
+    chosen = _made(part, recipe.golden) if data is None else _real(part, source, request, data, feedback, notes)
+    part.golden = Golden(
+        chosen.golden, outputs_of(part.source.original, chosen.golden, "all", part.frozen), chosen.origin
+    )
+    is_ranged = recipe.precision in _CALIBRATED or (
+        recipe.precision in _RANGED and (request.target.is_nvidia or data is not None)
+    )
+    if is_ranged:
+        _collect(part, request, chosen, feedback, notes)
+    else:
+        notes.note(f"{part.name}: {recipe.precision} needs no ranges; {len(chosen.golden)} golden inputs")
+    if is_ranged and data is None:
+        notes.decline(
+            f"{part.name}: ranges come from {chosen.origin}, not from real data: give --calib to make sure of them"
+        )
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """Golden inputs, samples for calibration, and where they come from."""
+
+    golden: list[Sample]
+    samples: Iterable[Located]
+    origin: str
+
+
+def _made(part: PartWork, count: int) -> _Chosen:
+    examples = list(part.source.examples) or made_inputs(part.graph, _best_shapes(part), count)
+    examples = [{s.name: e[s.name] for s in part.graph.inputs} for e in examples]
+    return _Chosen(examples, [(f"example {i}", e) for i, e in enumerate(examples)], "made inputs")
+
+
+def _real(
+    part: PartWork, source: Source, request: Request, data: Any, feedback: Feedback, notes: StageNotes
+) -> _Chosen:
+    recipe = request.recipe
+    prepare_for = _preparers(part, source, request)
+    stream = open_samples(data, part.graph.inputs, recipe.calibration.samples + recipe.golden, prepare_for)
+    golden, samples = _hold_out(stream, recipe.golden, notes)
+    if recipe.golden_inputs == "synthetic":
+        golden = made_inputs(part.graph, _best_shapes(part), recipe.golden)
+    return _Chosen([feedback.begin("golden", sample) for sample in golden], samples, stream.source)
+
+
+def _collect(part: PartWork, request: Request, chosen: _Chosen, feedback: Feedback, notes: StageNotes) -> None:
+    recipe = request.recipe
     observed = part.graph.clone()
     clamp_masks(observed)
-    tensors = observed_tensors(observed)
-    part.ranges = collect_ranges(observed, tensors, samples, origin, lambda n: notes.progress(f"{n} samples"))
-    notes.note(
-        f"{part.name}: {part.ranges.method} ranges of {len(tensors)} tensors over {part.ranges.samples} samples "
-        f"of {origin}, {len(golden)} golden inputs"
+    precision = "int8" if recipe.precision == "auto" else recipe.precision
+    planned = planned_tensors(observed, request.target, recipe, precision)
+    # FP16 islands may be needed anywhere, scales only where something is quantized
+    tensors = observed_tensors(observed) if request.target.is_nvidia else planned
+    methods = [METHODS[name]() for name in recipe.calibration.methods]
+    check = SetCheck(_processor_bounds(part, request))
+
+    def watched() -> Iterator[Located]:
+        for where, sample in chosen.samples:
+            check.look(sample)
+            yield where, sample
+
+    collected = collect(
+        observed,
+        tensors,
+        watched(),
+        chosen.origin,
+        counted=planned if any(m.needs_histogram for m in methods) else (),
+        memory=recipe.calibration.memory_mb << 20,
+        tick=lambda n: notes.progress(f"{n} samples"),
+        feedback=feedback,
     )
-    if data is None:
-        notes.decline(f"{part.name}: ranges come from {origin}, not from real data: give --calib to make sure of them")
+    part.ranges = collected.ranges(methods[0])
+    warnings = check.findings(chosen.golden) + unstable(collected, methods[0], planned)
+    part.calibration = {**part.ranges.to_json(), **describe(collected, methods), "warnings": warnings}
+    notes.note(
+        f"{part.name}: {', '.join(m.name for m in methods)} ranges of {len(tensors)} tensors over {collected.samples} "
+        f"samples of {chosen.origin}, {len(chosen.golden)} golden inputs"
+    )
+    notes.decline(*(f"{part.name}: {line}" for line in warnings[:_MOST_WARNINGS]))
+    if len(warnings) > _MOST_WARNINGS:
+        notes.decline(f"{part.name}: {len(warnings) - _MOST_WARNINGS} more in the calibration report")
+
+
+def _feedback(part: PartWork, request: Request) -> Feedback:
+    """How the model's outputs become inputs, by the recipe or by their names."""
+    inputs, outputs = part.graph.inputs, part.graph.outputs
+    known = {spec.name for spec in inputs}, {spec.name for spec in outputs}
+    asked = {i: o for i, o in request.recipe.state.items() if i in known[0]}
+    unknown = [f"{i}: {o}" for i, o in asked.items() if o not in known[1]]
+    if unknown:
+        raise RecipeError(f"state: {part.name} has no such output: {unknown[0]}: it has {', '.join(known[1])}")
+    states = asked or find_states(inputs, outputs)
+    caches = {name: output for name, output in states.items() if name.startswith("past_key_values")}
+    if caches and {"input_ids"} <= known[0] and {"logits"} <= known[1]:
+        return GeneratedText(caches, inputs, "logits", _GENERATED)
+    return RecurrentState(states, inputs) if states else NoFeedback()
+
+
+def _processor_bounds(part: PartWork, request: Request) -> dict[str, tuple[float, float]]:
+    """Smallest and largest value that the recipe's preprocessing makes of a picture."""
+    how = request.recipe.preprocess
+    pictures = [spec for spec in part.graph.inputs if len(spec.shape) == 4]
+    if how is None or len(pictures) != 1:
+        return {}
+    ends = [(pixel * how.scale - m) / s for pixel in (0, 255) for m, s in zip(*_per_channel(how), strict=True)]
+    return {pictures[0].name: (min(ends), max(ends))}
+
+
+def _per_channel(how: Preprocess) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    channels = max(len(how.mean), len(how.std))
+    return tuple(v * channels if len(v) == 1 else v for v in (how.mean, how.std))  # type: ignore[return-value]
 
 
 def _hold_out(stream: Samples, count: int, notes: StageNotes) -> tuple[list[Sample], Samples | list[Located]]:

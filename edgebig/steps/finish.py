@@ -53,9 +53,12 @@ def verify_part(part: PartWork, request: Request, writer: BundleWriter, notes: S
         limit = request.recipe.tolerance if part.precision == "fp32" else _NO_LIMIT
         notes.note(check_faithful(similarity, limit, f"{part.name}: {part.precision} against original"))
     golden_file, ranges_file = f"evidence/{part.name}.golden.npz", f"calibration/{part.name}.ranges.json"
-    save_golden(golden, writer.path(golden_file))
-    if part.ranges is not None:
-        part.ranges.save(writer.path(ranges_file))
+    is_private = request.recipe.golden_inputs == "private"
+    if not is_private:
+        save_golden(golden, writer.path(golden_file))
+    if part.calibration is not None:
+        text = json.dumps(part.calibration, indent=1, allow_nan=False)
+        writer.path(ranges_file).write_text(text + "\n", encoding="utf-8")
     graph = part.result()
     return Part(
         inputs=graph.inputs,
@@ -67,8 +70,8 @@ def verify_part(part: PartWork, request: Request, writer: BundleWriter, notes: S
         engines=part.engines,
         profiles={name: profile.to_json() for name, profile in part.profiles.items()},
         original=part.kept_original,
-        golden=golden_file,
-        calibration=ranges_file if part.ranges is not None else None,
+        golden=None if is_private else golden_file,
+        calibration=ranges_file if part.calibration is not None else None,
         similarity={name: found.to_json() for name, found in similarity.items()},
     )
 

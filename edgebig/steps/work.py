@@ -28,6 +28,7 @@ class PartWork:
         frozen: inputs that became constants, for runs of the original.
         golden: held-out inputs with the original's outputs.
         ranges: of the activations.
+        calibration: the report on them, as plain data.
         lowered: the graph in the precision of the target.
         precision: what ``auto`` came to, or what was asked.
         quantized: whether ``lowered`` holds Q/DQ pairs.
@@ -41,6 +42,7 @@ class PartWork:
     frozen: Sample = field(default_factory=dict)
     golden: Golden | None = None
     ranges: Ranges | None = None
+    calibration: dict[str, Any] | None = None
     lowered: Graph | None = None
     precision: str = "fp32"
     quantized: bool = False

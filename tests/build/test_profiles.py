@@ -58,7 +58,9 @@ def test_any_other_name_is_guessed_and_nothing_is_run(name: str) -> None:
     assert 0 <= profile.min[1] <= profile.opt[1] <= profile.max[1]
 
 
-@pytest.mark.parametrize("name", ["__import__('os').getpid()", "past + unknown", "past ** 9", "past // 0", "past +", "-past"])
+@pytest.mark.parametrize(
+    "name", ["__import__('os').getpid()", "past + unknown", "past ** 9", "past // 0", "past +", "-past"]
+)
 def test_names_that_only_look_like_expressions_are_guessed(name: str) -> None:
     assert derive_profiles([spec("x", 1, name)], {}, {"past": (1, 2, 3)})["x"] == Profile((1, 1), (1, 1), (1, 16))
 

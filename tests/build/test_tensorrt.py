@@ -13,6 +13,8 @@ from textnets import net, normal
 
 from edgebig.build import Profile, build_engine, check_parse, rtx_version
 from edgebig.errors import BuildError, MissingExtra
+from edgebig.graph import Graph
+from edgebig.graph.passes import FoldConstants, FreezeInputs, RaiseOpset, RemoveNoOps, SetShapes, run_passes
 
 trt = pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed")
 
@@ -50,6 +52,14 @@ def test_engines_are_built_for_each_capability_and_for_several(mlp: Path, capabi
     assert len(engine) > 4 * (8 * 16 + 16 + 16 * 4 + 4)
 
 
+def test_what_a_processor_cannot_do_is_told_in_the_builders_words(mlp: Path, tmp_path: Path) -> None:
+    """Turing has matrix products of FP16, none of FP32."""
+    with pytest.raises(BuildError, match=r"cannot build mlp for sm 7\.5: .*FP32 GEMM is not supported"):
+        build_engine(mlp, ["7.5"], BATCHES)
+    half = net("float16[4,8] x", "float16[4,4] y", "k = Cast<to = 10>(w) y = MatMul(x, k)", {"w": normal(8, 4)})
+    assert build_engine(saved(tmp_path / "half.onnx", half), ["7.5"], {})
+
+
 def test_progress_counts_the_steps_of_each_phase(mlp: Path) -> None:
     seen: list[tuple[str, int, int]] = []
     build_engine(mlp, ["8.9"], BATCHES, lambda *step: seen.append(step))
@@ -69,7 +79,9 @@ def test_dynamic_axes_need_their_profiles_and_use_them(mlp: Path) -> None:
 
 def test_a_capability_that_it_does_not_build_for_is_refused(mlp: Path) -> None:
     for capability in ("9.0", "10.0", "6.1"):
-        with pytest.raises(BuildError, match=rf"builds no engine for compute capability {capability}: compile for a target"):
+        with pytest.raises(
+            BuildError, match=rf"builds no engine for compute capability {capability}: compile for a target"
+        ):
             build_engine(mlp, [capability], BATCHES)
 
 
@@ -81,11 +93,19 @@ def test_precisions_that_the_graph_carries_are_built(tmp_path: Path, kind: str) 
         model = net(f"{kind}[4,16] x", f"{kind}[4,32] y", body, {"w": normal(16, 32)}, opset=22, ir_version=10)
     else:
         number = {"int8": 3, "fp8": 17}[kind]
-        body = f"""xq = QuantizeLinear(x, s, z) xd = DequantizeLinear(xq, s, z)
+        body = """xq = QuantizeLinear(x, s, z) xd = DequantizeLinear(xq, s, z)
             wq = QuantizeLinear<axis = 1>(w, t, v) wd = DequantizeLinear<axis = 1>(wq, t, v) y = MatMul(xd, wd)"""
-        model = net("float[4,16] x", "float[4,32] y", body, {"w": normal(16, 32), "s": np.float32(0.05), "t": np.full(32, 0.02, np.float32)}, check=False)
+        model = net(
+            "float[4,16] x",
+            "float[4,32] y",
+            body,
+            {"w": normal(16, 32), "s": np.float32(0.05), "t": np.full(32, 0.02, np.float32)},
+            check=False,
+        )
         for name, dims in (("z", []), ("v", [32])):
-            model.graph.initializer.append(onnx.helper.make_tensor(name, number, dims, bytes(int(np.prod(dims, initial=1))), raw=True))
+            model.graph.initializer.append(
+                onnx.helper.make_tensor(name, number, dims, bytes(int(np.prod(dims, initial=1))), raw=True)
+            )
         onnx.checker.check_model(model, full_check=True)
     path = saved(tmp_path / "m.onnx", model)
     check_parse(path)
@@ -93,7 +113,8 @@ def test_precisions_that_the_graph_carries_are_built(tmp_path: Path, kind: str) 
 
 
 def test_fp8_for_a_processor_without_it_is_refused(tmp_path: Path) -> None:
-    body = "xq = QuantizeLinear(x, s, z) xd = DequantizeLinear(xq, s, z) wq = QuantizeLinear(w, s, z) wd = DequantizeLinear(wq, s, z) y = MatMul(xd, wd)"
+    body = """xq = QuantizeLinear(x, s, z) xd = DequantizeLinear(xq, s, z)
+        wq = QuantizeLinear(w, s, z) wd = DequantizeLinear(wq, s, z) y = MatMul(xd, wd)"""
     model = net("float[4,16] x", "float[4,32] y", body, {"w": normal(16, 32), "s": np.float32(0.05)}, check=False)
     model.graph.initializer.append(onnx.helper.make_tensor("z", 17, [], b"\0", raw=True))
     with pytest.raises(BuildError, match=r"cannot build m for sm 8\.0: "):
@@ -129,9 +150,20 @@ def test_a_bias_in_int32_is_refused_as_the_rules_say(tmp_path: Path) -> None:
         check_parse(saved(tmp_path / "m.onnx", model))
 
 
-def test_silero_as_it_was_published_is_refused(shared_data: Path) -> None:
-    with pytest.raises(BuildError, match="TensorRT's parser refuses the .* node .* of silero_vad"):
-        check_parse(shared_data / "silero-vad" / "silero_vad.onnx")
+SILERO = {"input": (1, 576), "state": (2, 1, 128)}
+
+
+def test_silero_is_built_once_its_branches_are_decided(shared_data: Path, tmp_path: Path) -> None:
+    """As it was published the parser takes it and the builder does not: it holds ``If``."""
+    path = shared_data / "silero-vad" / "silero_vad_16k_op15.onnx"
+    profiles = {name: Profile(shape, shape, shape) for name, shape in SILERO.items()}
+    with pytest.raises(BuildError, match=r"cannot build silero_vad_16k_op15 for sm 8\.9: "):
+        build_engine(path, ["8.9"], profiles)
+    graph = Graph.load(path)
+    run_passes(graph, [FreezeInputs({"sr": 16000}), SetShapes(SILERO), RaiseOpset(17), FoldConstants(), RemoveNoOps()])
+    graph.save(tmp_path / "silero.onnx")
+    check_parse(tmp_path / "silero.onnx")
+    assert len(build_engine(tmp_path / "silero.onnx", ["8.9"], {})) > graph.weight_bytes / 2
 
 
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:

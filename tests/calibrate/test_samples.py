@@ -187,3 +187,12 @@ def test_python_samples_are_named_by_their_index() -> None:
     assert "sample 1: input 'x' is missing: found y" in refusal([good, {"y": ROWS[:1]}])
     assert "sample 0: input 'x' needs float32 batchx3, found a scalar" in refusal([{"x": np.float32(1)}])
     assert "sample 1: input 'x' needs dtype float32, found int64" in refusal([good, {"x": [[1, 2, 3]]}])
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [({"x": ROWS[:1]}, "dict"), ([{"x": ROWS[:1]}, ROWS], "list of ndarray (sample 1)"), (5, "int of int (sample 0)")],
+)
+def test_python_data_of_another_kind(data: Any, found: str) -> None:
+    expected = "calibration data: needs a path, or an iterable of mappings from input name to array, found "
+    assert refusal(data) == expected + found

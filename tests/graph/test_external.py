@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 import pytest
 import tiny
-from textnets import as_model, assert_near, net, normal, run
 from onnx import helper
+from textnets import as_model, assert_near, net, normal, run
 
 from edgebig.errors import SourceError
 from edgebig.graph import Graph
@@ -48,7 +48,12 @@ def write_data(path: Path, before: int = 0) -> Path:
 
 @pytest.mark.parametrize(
     ("location", "offset", "length"),
-    [("w.bin", "0", str(LENGTH)), ("w.bin", None, None), ("w.bin", "64", str(LENGTH)), ("deeper/w.bin", None, str(LENGTH))],
+    [
+        ("w.bin", "0", str(LENGTH)),
+        ("w.bin", None, None),
+        ("w.bin", "64", str(LENGTH)),
+        ("deeper/w.bin", None, str(LENGTH)),
+    ],
 )
 def test_data_beside_the_model_is_read(tmp_path: Path, location: str, offset: str | None, length: str | None) -> None:
     path = external(tmp_path / "m.onnx", location, offset, length)
@@ -121,7 +126,15 @@ def test_data_that_is_not_there_is_named(tmp_path: Path, location: str) -> None:
 
 @pytest.mark.parametrize(
     ("offset", "length"),
-    [("0", str(LENGTH)), ("1", str(LENGTH - 1)), (None, None), ("-8", str(LENGTH)), ("0", "-4"), ("x", "4"), ("0", "1e3")],
+    [
+        ("0", str(LENGTH)),
+        ("1", str(LENGTH - 1)),
+        (None, None),
+        ("-8", str(LENGTH)),
+        ("0", "-4"),
+        ("x", "4"),
+        ("0", "1e3"),
+    ],
 )
 def test_data_that_is_cut_short_or_misplaced_is_refused(tmp_path: Path, offset: str | None, length: str | None) -> None:
     path = external(tmp_path / "m.onnx", "w.bin", offset, length)
@@ -153,7 +166,9 @@ def test_a_constant_inside_a_local_function_is_checked_too(tmp_path: Path) -> No
     constant = helper.make_node("Constant", [], ["w"], value=helper.make_tensor("w", 1, [1], [1.0]))
     point_to(constant.attribute[0].t, "../secret.bin")
     opsets = [helper.make_opsetid("", 19), helper.make_opsetid("own", 1)]
-    function = helper.make_function("own", "Shift", ["p"], ["q"], [constant, helper.make_node("Add", ["p", "w"], ["q"])], opsets)
+    function = helper.make_function(
+        "own", "Shift", ["p"], ["q"], [constant, helper.make_node("Add", ["p", "w"], ["q"])], opsets
+    )
     value = [helper.make_tensor_value_info(n, 1, [1]) for n in "xy"]
     graph = helper.make_graph([helper.make_node("Shift", ["x"], ["y"], domain="own")], "g", value[:1], value[1:])
     model = helper.make_model(graph, opset_imports=opsets, functions=[function], ir_version=9)

@@ -16,6 +16,7 @@ from edgebig.graph.passes import (
     FoldConstants,
     FreezeInputs,
     NameNodes,
+    Pass,
     RaiseOpset,
     RaiseToFloat32,
     RemoveNoOps,
@@ -56,7 +57,7 @@ def prepared(path: Path, case: Case) -> Graph:
     graph = Graph.load(path)
     takes = {spec.name for spec in graph.inputs}
     freeze = {k: v for k, v in case.freeze.items() if k in takes}
-    passes = [FreezeInputs(freeze), SetShapes(case.shapes), RaiseOpset(19), RaiseToFloat32()]
+    passes: list[Pass] = [FreezeInputs(freeze), SetShapes(case.shapes), RaiseOpset(19), RaiseToFloat32()]
     run_passes(graph, [*passes, FoldBatchNorm(), FoldConstants(), RemoveNoOps(), NameNodes()])
     return graph
 

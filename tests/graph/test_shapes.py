@@ -41,7 +41,15 @@ def test_a_computed_reshape_is_followed_through_its_data() -> None:
 
 
 def test_an_output_keeps_its_rank_and_the_names_of_its_axes() -> None:
-    graph = as_graph(net("float[N,4] x", "float[found,4] y", "c = Greater(x, t) i = NonZero(c) j = Transpose(i) f = Cast<to = 1>(j) y = Concat<axis = 1>(f, f)", {"t": np.zeros((), np.float32)}, check=False))
+    graph = as_graph(
+        net(
+            "float[N,4] x",
+            "float[found,4] y",
+            "c = Greater(x, t) i = NonZero(c) j = Transpose(i) f = Cast<to = 1>(j) y = Concat<axis = 1>(f, f)",
+            {"t": np.zeros((), np.float32)},
+            check=False,
+        )
+    )
     infer_shapes(graph)
     assert shape_of(graph.model.graph.outputs[0]) == ("found", 4)
     as_model(graph)
@@ -56,7 +64,8 @@ def test_an_operator_that_inference_does_not_know_leaves_the_rest_alone() -> Non
 
 
 def test_shapes_inside_branches_follow_too() -> None:
-    body = "y = If(c) <then_branch = t () => (float[N,3] a) { h = Relu(x) a = Neg(h) }, else_branch = e () => (float[N,3] b) { b = Neg(x) }>"
+    body = """y = If(c) <then_branch = t () => (float[N,3] a) { h = Relu(x) a = Neg(h) },
+        else_branch = e () => (float[N,3] b) { b = Neg(x) }>"""
     graph = as_graph(net("float[N,3] x, bool c", "float[N,3] y", body))
     graph.model.graph.inputs[0].shape = ir.Shape([2, 3])
     infer_shapes(graph)

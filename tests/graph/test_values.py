@@ -31,7 +31,8 @@ def test_only_an_initializer_is_constant() -> None:
 
 def test_consumers_are_named_once_each_also_inside_branches() -> None:
     body = """h = Relu(x) d = Mul(h, h)
-        y = If(c) <then_branch = t () => (float[2] a) { a = Add(h, d) }, else_branch = e () => (float[2] b) { b = Neg(d) }>"""
+        y = If(c) <then_branch = t () => (float[2] a) { a = Add(h, d) },
+            else_branch = e () => (float[2] b) { b = Neg(d) }>"""
     graph = as_graph(net("float[2] x, bool c", "float[2] y", body))
     relu = graph.model.graph[0]
     assert sorted(n.op_type for n in consumers(relu.outputs[0])) == ["Add", "Mul"]

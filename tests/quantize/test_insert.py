@@ -87,8 +87,15 @@ def test_weights_are_the_nearest_integers() -> None:
 @pytest.mark.xfail(reason="a weight that is already called NAME/scale is taken for the scale of NAME", strict=True)
 def test_names_that_the_model_uses_already() -> None:
     graph = net(
-        [node("Mul", "x x/scale", "m"), node("MatMul", "m w", "a"), node("MatMul", "x w", "b"), node("Add", "a b", "y")],
-        {"x": [2, 16]}, ["y"], {"x/scale": np.array(7, np.float32), "w": normal(16, 16)},
+        [
+            node("Mul", "x x/scale", "m"),
+            node("MatMul", "m w", "a"),
+            node("MatMul", "x w", "b"),
+            node("Add", "a b", "y"),
+        ],
+        {"x": [2, 16]},
+        ["y"],
+        {"x/scale": np.array(7, np.float32), "w": normal(16, 16)},
     )
     samples = samples_for(graph, 4)
     expected = run(graph, samples[0])["y"]

@@ -45,8 +45,11 @@ def rms_norm(eps: float = 1e-6) -> Graph:
         {"x": ["batch", 4, 16]},
         ["y"],
         {
-            "two": np.array(2, np.float32), "axes": np.array([-1]), "eps": np.array(eps, np.float32),
-            "gain": normal(16), "w": normal(16, 16),
+            "two": np.array(2, np.float32),
+            "axes": np.array([-1]),
+            "eps": np.array(eps, np.float32),
+            "gain": normal(16),
+            "w": normal(16, 16),
         },
     )
 
@@ -111,7 +114,9 @@ def test_fp16_is_near_and_the_face_stays(make) -> None:
 
 def test_scales_of_a_resize_stay_float32() -> None:
     graph = net(
-        [node("Relu", "x", "r"), node("Resize", "r - scales", "y", mode="nearest")], {"x": [1, 2, 4, 4]}, ["y"],
+        [node("Relu", "x", "r"), node("Resize", "r - scales", "y", mode="nearest")],
+        {"x": [1, 2, 4, 4]},
+        ["y"],
         {"scales": np.array([1, 1, 2, 2], np.float32)},
     )
     _, kept = lower_floats(graph, FP16, None)
@@ -123,7 +128,9 @@ def test_scales_of_a_resize_stay_float32() -> None:
 
 def test_branches_of_an_if_stay_float32() -> None:
     def branch(op: str) -> object:
-        return helper.make_graph([node(op, "r", op)], op, [], [helper.make_tensor_value_info(op, TensorProto.FLOAT, [2, 4])])
+        return helper.make_graph(
+            [node(op, "r", op)], op, [], [helper.make_tensor_value_info(op, TensorProto.FLOAT, [2, 4])]
+        )
 
     graph = net(
         [
@@ -131,7 +138,10 @@ def test_branches_of_an_if_stay_float32() -> None:
             node("If", "flag", "i", then_branch=branch("Exp"), else_branch=branch("Neg")),
             node("Mul", "i two", "y"),
         ],
-        {"x": [2, 4], "flag": []}, ["y"], {"two": np.array(2, np.float32)}, types={"flag": "bool"},
+        {"x": [2, 4], "flag": []},
+        ["y"],
+        {"two": np.array(2, np.float32)},
+        types={"flag": "bool"},
     )
     samples = [{"x": normal(2, 4), "flag": np.array(flag)} for flag in (True, False)]
     expected = [run(graph, s)["y"] for s in samples]
@@ -214,7 +224,9 @@ def test_reference_runs_of_quantized_fp16_need_the_level_off(shared_data: Path) 
     graph = Graph.load(shared_data / "squeezenet" / "squeezenet1.1_fp32.onnx")
     name, output = graph.inputs[0].name, graph.outputs[0].name
     run_passes(graph, [RaiseOpset(19), RaiseToFloat32(), FoldConstants(), NameNodes()])
-    samples = [{name: prepare(shared_data / "images" / f"{p}.jpg", how)} for p in ("cat_0", "city_0", "orange_0", "snow")]
+    samples = [
+        {name: prepare(shared_data / "images" / f"{p}.jpg", how)} for p in ("cat_0", "city_0", "orange_0", "snow")
+    ]
     expected = run(graph, samples[0], "basic")[output].astype(np.float64).ravel()
     ranges = ranges_of(graph, samples)
     insert_qdq(graph, make_plan(graph, ranges, Target.load("l4"), Recipe(), "int8"))

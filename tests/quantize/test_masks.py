@@ -32,7 +32,9 @@ def test_other_masks_stay(value: float) -> None:
 
 def test_bounds_become_those_of_fp16() -> None:
     graph = net(
-        [node("Clip", "x low high", "c"), node("Max", "c low", "y")], {"x": [4]}, ["y"],
+        [node("Clip", "x low high", "c"), node("Max", "c low", "y")],
+        {"x": [4]},
+        ["y"],
         {"low": np.array(-3.4e38, np.float32), "high": np.array(6, np.float32)},
     )
     assert clamp_masks(graph) == ("low: 3.4e+38 became 65504",)
@@ -43,7 +45,8 @@ def test_a_fill_is_clamped_too() -> None:
     fill = numpy_helper.from_array(np.array([-3.4e38], np.float32))
     graph = net(
         [node("Shape", "x", "shape"), node("ConstantOfShape", "shape", "fill", value=fill), node("Add", "x fill", "y")],
-        {"x": [2, 2]}, ["y"],
+        {"x": [2, 2]},
+        ["y"],
     )
     assert clamp_masks(graph) == ("fill: -3.4e+38 became -30000",)
     assert run(graph, {"x": np.ones((2, 2), np.float32)})["y"].tolist() == [[-29999, -29999]] * 2
@@ -68,7 +71,9 @@ def test_a_row_that_is_masked_whole_stays_finite_in_fp16() -> None:
     mask = np.full((4, 4), -3.4e38, np.float32)
     graph = net(
         [node("Add", "x mask", "a"), node("Add", "a mask", "b"), node("Softmax", "b", "y")],
-        {"x": [1, 4, 4]}, ["y"], {"mask": mask},
+        {"x": [1, 4, 4]},
+        ["y"],
+        {"mask": mask},
     )
     clamp_masks(graph)
     lower_floats(graph, ir.DataType.FLOAT16, None)

@@ -29,9 +29,7 @@ def chosen(plan: Plan) -> tuple[list[str], list[str], list[str]]:
 
 def test_a_conv_net_stays_quantized_from_end_to_end() -> None:
     plan = plan_of(conv_net())
-    assert chosen(plan) == (
-        ["flat", "mean", "pool", "relu", "relu2", "x"], ["conv1", "conv2", "y"], ["conv1", "conv2"]
-    )
+    assert chosen(plan) == (["flat", "mean", "pool", "relu", "relu2", "x"], ["conv1", "conv2", "y"], ["conv1", "conv2"])
     assert [(w.axis, w.granularity) for w in plan.weights] == [(0, "per channel")] * 3
     assert plan.skipped == [] and all(a.readers is None for a in plan.activations.values())
     assert all(a.format.name == "uint8" for a in plan.activations.values())
@@ -39,7 +37,7 @@ def test_a_conv_net_stays_quantized_from_end_to_end() -> None:
 
 def test_a_residual_block() -> None:
     plan = plan_of(residual_net())
-    # relu2 comes after the addition, so no convolution fuses it and it is not quantized; then y is skipped for its output
+    # relu2 comes after the addition, so no convolution fuses it
     assert chosen(plan) == (["add", "conv2", "relu1", "x"], ["conv1", "conv2"], ["conv1", "conv2"])
     assert plan.skipped == ["y: its output is the model's output"]
 
@@ -48,7 +46,8 @@ def test_attention_has_its_projections_quantized() -> None:
     plan = plan_of(attention_net())
     assert chosen(plan) == (["mixed", "x"], ["q", "k", "v", "projected"], [])
     assert plan.skipped == [
-        "qk: its second input is computed, not a weight", "mixed: its second input is computed, not a weight"
+        "qk: its second input is computed, not a weight",
+        "mixed: its second input is computed, not a weight",
     ]
 
 
@@ -56,7 +55,9 @@ def test_attention_has_its_projections_quantized() -> None:
     ("attributes", "axis"), [({"transB": 1}, 0), ({}, 1), ({"alpha": 2.0}, None), ({"beta": 0.5}, None)]
 )
 def test_gemm(attributes: dict[str, float], axis: int | None) -> None:
-    graph = net([node("Gemm", "x w b", "y", **attributes)], {"x": [2, 16]}, ["y"], {"w": normal(16, 16), "b": normal(16)})
+    graph = net(
+        [node("Gemm", "x w b", "y", **attributes)], {"x": [2, 16]}, ["y"], {"w": normal(16, 16), "b": normal(16)}
+    )
     plan = plan_of(graph)
     assert [w.axis for w in plan.weights] == ([] if axis is None else [axis])
     assert plan.skipped == ([] if axis is not None else ["y: its alpha, beta or transA has no quantized kernel"])
@@ -64,7 +65,11 @@ def test_gemm(attributes: dict[str, float], axis: int | None) -> None:
 
 @pytest.mark.parametrize("kind", ["none", "computed"])
 def test_a_convolution_whose_bias_is_no_weight(kind: str) -> None:
-    nodes = [node("Conv", "x w -" if kind == "none" else "x w bias", "c"), node("Relu", "c", "r"), node("Neg", "r", "y")]
+    nodes = [
+        node("Conv", "x w -" if kind == "none" else "x w bias", "c"),
+        node("Relu", "c", "r"),
+        node("Neg", "r", "y"),
+    ]
     inputs: dict[str, list[int | str]] = {"x": [1, 3, 8, 8]}
     if kind == "computed":
         nodes.insert(0, node("Exp", "b", "bias"))
@@ -82,7 +87,9 @@ def test_a_convolution_whose_bias_is_no_weight(kind: str) -> None:
 def test_a_weight_of_two_nodes_and_an_activation_that_is_an_output() -> None:
     graph = net(
         [node("Relu", "x", "h"), node("MatMul", "h w", "a"), node("MatMul", "x w", "b"), node("Add", "a b", "y")],
-        {"x": [2, 16]}, ["h", "y"], {"w": normal(16, 16)},
+        {"x": [2, 16]},
+        ["h", "y"],
+        {"w": normal(16, 16)},
     )
     (sample,) = samples_for(graph, 1)
     expected = run(graph, sample)
@@ -110,7 +117,9 @@ def test_only_large_tables_of_rows_become_integers() -> None:
     table = normal(512, 128)
     graph = net(
         [node("Gather", "table ids", "rows"), node("Gather", "small ids2", "few"), node("Add", "rows few", "y")],
-        {"ids": [4], "ids2": [4]}, ["y"], {"table": table, "small": normal(16, 128)},
+        {"ids": [4], "ids2": [4]},
+        ["y"],
+        {"table": table, "small": normal(16, 128)},
         types={"ids": "int64", "ids2": "int64"},
     )
     plan = plan_of(graph)
@@ -123,9 +132,7 @@ def test_only_large_tables_of_rows_become_integers() -> None:
     assert sum(t.nbytes for t in graph.weights()) < table.nbytes / 3
 
 
-@pytest.mark.parametrize(
-    ("architecture", "name"), [("aarch64", "int8"), ("x86_64", "int8 in 7 bits")]
-)
+@pytest.mark.parametrize(("architecture", "name"), [("aarch64", "int8"), ("x86_64", "int8 in 7 bits")])
 def test_weights_leave_a_bit_free_where_sums_might_saturate(architecture: str, name: str) -> None:
     assert weight_format(architecture).name == name
 

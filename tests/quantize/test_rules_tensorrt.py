@@ -8,7 +8,19 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
-from nets import Sample, attention_net, conv_net, flat_ranges, net, node, normal, ranges_of, residual_net, run, samples_for
+from nets import (
+    Sample,
+    attention_net,
+    conv_net,
+    flat_ranges,
+    net,
+    node,
+    normal,
+    ranges_of,
+    residual_net,
+    run,
+    samples_for,
+)
 
 from edgebig.build import Profile, build_engine
 from edgebig.calibrate import Range, Ranges
@@ -123,7 +135,9 @@ def test_what_stays_float_and_why() -> None:
 def test_one_activation_with_readers_that_stay_float() -> None:
     graph = net(
         [node("Relu", "x", "h"), node("MatMul", "h w", "m"), node("Sigmoid", "h", "s"), node("Mul", "m s", "y")],
-        {"x": [2, 16]}, ["y"], {"w": normal(16, 16)},
+        {"x": [2, 16]},
+        ["y"],
+        {"w": normal(16, 16)},
     )
     plan = plan_of(graph)
     assert chosen(plan) == ({"h": ("m",)}, ["m"])
@@ -134,7 +148,9 @@ def test_one_activation_with_readers_that_stay_float() -> None:
 
 def test_refusals() -> None:
     for target, precision, has in (
-        ("agx-orin-64gb", "fp8", "fp32, fp16, bf16, int8, int4"), ("a100", "fp8", "int8"), ("t4", "bf16", "fp16"),
+        ("agx-orin-64gb", "fp8", "fp32, fp16, bf16, int8, int4"),
+        ("a100", "fp8", "int8"),
+        ("t4", "bf16", "fp16"),
         ("cpu", "fp16", "fp32, int8"),
     ):
         with pytest.raises(PrecisionError, match=rf"{target}.* has no {precision.upper()}: choose one of .*{has}"):
@@ -177,8 +193,15 @@ def check_legal(graph: Graph) -> None:
 @pytest.mark.parametrize(
     ("precision", "capability"),
     [
-        ("int8", "7.5"), ("int8", "8.0"), ("int8", "8.6"), ("int8", "8.9"), ("int8", "12.0"),
-        ("fp8", "8.9"), ("fp8", "12.0"), ("int4", "8.0"), ("int4", "8.9"),
+        ("int8", "7.5"),
+        ("int8", "8.0"),
+        ("int8", "8.6"),
+        ("int8", "8.9"),
+        ("int8", "12.0"),
+        ("fp8", "8.9"),
+        ("fp8", "12.0"),
+        ("int4", "8.0"),
+        ("int4", "8.9"),
     ],
 )
 def test_the_builder_takes_every_net_and_it_stays_near(precision: str, capability: str, tmp_path: Path) -> None:

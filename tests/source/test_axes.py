@@ -60,7 +60,13 @@ def test_sound_is_counted_in_samples_and_whispers_frames_are_fixed() -> None:
 
 
 def test_only_pictures_and_features_are_pinned() -> None:
-    inputs = [spec("pixel_values", "batch_size", "num_channels", "height", "width"), spec("input_ids", "batch_size", "n")]
-    example = {"pixel_values": np.zeros((2, 3, 64, 96), np.float32), "input_ids": np.zeros((2, 16), np.int64)}
+    inputs = [
+        spec("pixel_values", "batch_size", "num_channels", "height", "width"),
+        spec("input_ids", "batch_size", "n"),
+    ]
+    example: dict[str, Any] = {
+        "pixel_values": np.zeros((2, 3, 64, 96), np.float32),
+        "input_ids": np.zeros((2, 16), np.int64),
+    }
     assert fixed_shapes(inputs, example) == {"pixel_values": ("batch_size", 3, 64, 96)}
     assert fixed_shapes(inputs, {}) == {}

@@ -25,7 +25,7 @@ EXPECTED: dict[str, tuple[str, list[str]]] = {
     "bert": ("text-classification", ["model"]),
     "vit": ("image-classification", ["model"]),
     "resnet": ("image-classification", ["model"]),
-    "segformer": ("semantic-segmentation", ["model"]),
+    "segformer": ("image-segmentation", ["model"]),
     "yolos": ("object-detection", ["model"]),
     "detr": ("object-detection", ["model"]),
     "wav2vec2": ("automatic-speech-recognition", ["model"]),
@@ -135,7 +135,7 @@ def test_llamas_cache_continues_a_text(export: Export) -> None:
     past = {n: np.zeros((1, 2, 0, 8), np.float32) for n in caches}
     logits = []
     for start, end in ((0, 4), (4, 6)):
-        feeds = {"input_ids": ids[:, start:end], "attention_mask": np.ones((1, end), np.int64)}
+        feeds: dict[str, Array] = {"input_ids": ids[:, start:end], "attention_mask": np.ones((1, end), np.int64)}
         feeds["position_ids"] = np.arange(start, end)[None]
         feeds = {k: v for k, v in {**feeds, **past}.items() if k in {s.name for s in part.graph.inputs}}
         outputs = run(part.original, feeds)
@@ -161,7 +161,9 @@ def test_a_task_can_be_named_and_others_are_refused_with_those_there_are(tmp_pat
     source = export_huggingface(str(model), tmp_path / "features", "feature-extraction", 18, 1e-3)
     assert source.task == "feature-extraction"
     assert [s.name for s in source.parts[0].graph.outputs] == ["last_hidden_state"]
-    with pytest.raises(SourceError, match=r"--task image-classification: bert has no such task: choose one of .*fill-mask"):
+    with pytest.raises(
+        SourceError, match=r"--task image-classification: bert has no such task: choose one of .*fill-mask"
+    ):
         export_huggingface(str(model), tmp_path / "no", "image-classification", 18, 1e-3)
     with pytest.raises(SourceError, match=r"--task nonsense: bert has no such task"):
         export_huggingface(str(model), tmp_path / "no", "nonsense", 18, 1e-3)
@@ -175,7 +177,7 @@ def test_a_tolerance_that_the_export_misses_stops_it(tmp_path: Path, export: Exp
 
 def test_folders_that_hold_no_model_are_refused(tmp_path: Path, export: Export) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SourceError, match="empty is not a Hugging Face model folder"):
+    with pytest.raises(SourceError, match="empty is not a Hugging Face model folder: it has no config.json"):
         export_huggingface(str(tmp_path / "empty"), tmp_path / "out", None, 18, 1e-3)
     with pytest.raises(SourceError, match="no such model: nobody/nothing is neither a file nor a folder here"):
         export_huggingface("nobody/nothing", tmp_path / "out", None, 18, 1e-3)

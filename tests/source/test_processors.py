@@ -30,7 +30,9 @@ def a_tokenizer(folder: Path) -> Path:
 def an_image_processor(folder: Path) -> Path:
     from transformers import ViTImageProcessor
 
-    ViTImageProcessor(size={"height": 6, "width": 4}, image_mean=[0.5] * 3, image_std=[0.25] * 3).save_pretrained(folder)
+    ViTImageProcessor(size={"height": 6, "width": 4}, image_mean=[0.5] * 3, image_std=[0.25] * 3).save_pretrained(
+        folder
+    )
     return folder
 
 
@@ -75,8 +77,14 @@ def test_a_folder_with_neither_brings_nothing(tmp_path: Path) -> None:
     ("processor", "shapes"),
     [
         ({"size": {"height": 48, "width": 64}}, {"height": 48, "width": 64}),
-        ({"size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 224}, "do_center_crop": True}, {"height": 224, "width": 224}),
-        ({"size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 224}, "do_center_crop": False}, {"height": 256, "width": 256}),
+        (
+            {"size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 224}, "do_center_crop": True},
+            {"height": 224, "width": 224},
+        ),
+        (
+            {"size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 224}, "do_center_crop": False},
+            {"height": 256, "width": 256},
+        ),
         ({"model_max_length": 8}, {}),
         ({"size": {}}, {}),
     ],
@@ -86,5 +94,7 @@ def test_the_pictures_size_is_the_processors(processor: dict[str, object], shape
 
 
 def test_a_size_in_the_config_goes_first() -> None:
-    found = processors.picture_shapes([SimpleNamespace(size={"height": 48, "width": 64})], SimpleNamespace(image_size=32))
+    found = processors.picture_shapes(
+        [SimpleNamespace(size={"height": 48, "width": 64})], SimpleNamespace(image_size=32)
+    )
     assert found == {}

@@ -54,7 +54,9 @@ def test_an_output_that_is_missing_or_of_another_shape() -> None:
 def test_the_gate() -> None:
     good, bad = Similarity(0.9999, 60, 0.1, 1e-3), Similarity(0.9, 20, 3, 0.25)
     assert check_faithful({"y": good}, 1e-3, "it") == "it: cosine 0.999900, largest relative difference 1.0e-03"
-    with pytest.raises(AccuracyError, match=r"it: the output 'z' differs by 0.25 .*allowed are 0.001: use a more precise"):
+    with pytest.raises(
+        AccuracyError, match=r"it: the output 'z' differs by 0.25 .*allowed are 0.001: use a more precise"
+    ):
         check_faithful({"y": good, "z": bad}, 1e-3, "it")
     with pytest.raises(AccuracyError, match="holds NaN or infinity"):
         check_faithful({"y": Similarity(0, -math.inf, math.inf, math.inf)}, 1e30, "it")

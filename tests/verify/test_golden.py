@@ -10,7 +10,10 @@ from edgebig.verify import Golden, save_golden
 
 
 def test_arrays_by_side_name_and_number(tmp_path: Path) -> None:
-    inputs = [{"x.1/a": np.arange(3, dtype=np.float32), "ids": np.array([[1]])}, {"x.1/a": np.zeros(3, np.float32), "ids": np.array([[2]])}]
+    inputs = [
+        {"x.1/a": np.arange(3, dtype=np.float32), "ids": np.array([[1]])},
+        {"x.1/a": np.zeros(3, np.float32), "ids": np.array([[2]])},
+    ]
     outputs = [{"y": np.array(True)}, {"y": np.array(False)}]
     save_golden(Golden(inputs, outputs, "made"), tmp_path / "model.golden")
     with np.load(tmp_path / "model.golden", allow_pickle=False) as saved:

@@ -31,9 +31,12 @@ def test_inputs_fit_and_indices_stay_inside_their_tables() -> None:
     assert len(made) == 3
     for sample in made:
         assert {k: (v.dtype.name, v.shape) for k, v in sample.items()} == {
-            "ids": ("int64", (2, 50)), "types": ("int64", (2, 50)), "keep": ("bool", (2, 50, 1)), "scale": ("float32", (4,))
+            "ids": ("int64", (2, 50)),
+            "types": ("int64", (2, 50)),
+            "keep": ("bool", (2, 50, 1)),
+            "scale": ("float32", (4,)),
         }
-        assert 0 <= sample["ids"].min() and 20 < sample["ids"].max() < 30
+        assert sample["ids"].min() >= 0 and 20 < sample["ids"].max() < 30
         assert set(np.unique(sample["types"])) == {0, 1} and sample["keep"].all()
     assert not np.array_equal(made[0]["scale"], made[1]["scale"])
 

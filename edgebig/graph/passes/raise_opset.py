@@ -48,5 +48,5 @@ def _resize_as_before(graph: Graph) -> None:
     """Upsample, and Resize before opset 11, map coordinates without the half pixel that is the default since."""
     for node in graph.nodes():
         if node.op_type == "Resize" and "coordinate_transformation_mode" not in node.attributes:
-            node.attributes["coordinate_transformation_mode"] = ir.AttrString("coordinate_transformation_mode", "asymmetric")
-            node.attributes["nearest_mode"] = ir.AttrString("nearest_mode", "floor")
+            for name, mode in (("coordinate_transformation_mode", "asymmetric"), ("nearest_mode", "floor")):
+                node.attributes[name] = ir.AttrString(name, mode)

@@ -58,7 +58,8 @@ def test_a_pass_that_fails_is_named_with_the_cause() -> None:
 
 
 def test_difference_counts_operators_in_branches_too() -> None:
-    body = "y = If(c) <then_branch = t () => (float[2] a) { a = Relu(x) }, else_branch = e () => (float[2] b) { b = Neg(x) }>"
+    body = """y = If(c) <then_branch = t () => (float[2] a) { a = Relu(x) },
+        else_branch = e () => (float[2] b) { b = Neg(x) }>"""
     before = operators(as_graph(net("float[2] x, bool c", "float[2] y", body)))
     assert before == Counter({"If": 1, "Relu": 1, "Neg": 1})
     assert difference(before, Counter({"Relu": 3})) == ("removed 1 If", "removed 1 Neg", "added 2 Relu")

@@ -16,7 +16,12 @@ def statistics(channels: int, seed: int = 0) -> dict[str, Array]:
     rng = np.random.default_rng(seed)
     scale = rng.normal(size=channels)
     scale[0] = 0
-    values = {"g": scale, "b": rng.normal(size=channels), "m": rng.normal(size=channels), "v": rng.uniform(0.01, 4, channels)}
+    values = {
+        "g": scale,
+        "b": rng.normal(size=channels),
+        "m": rng.normal(size=channels),
+        "v": rng.uniform(0.01, 4, channels),
+    }
     return {k: v.astype(np.float32) for k, v in values.items()}
 
 
@@ -32,7 +37,9 @@ BN = "BatchNormalization<epsilon = 0.001>(c, g, b, m, v)"
     transposed=st.booleans(),
     seed=st.integers(0, 99),
 )
-def test_any_convolution_takes_it_in(groups: int, each: int, kernel: int, bias: bool, transposed: bool, seed: int) -> None:
+def test_any_convolution_takes_it_in(
+    groups: int, each: int, kernel: int, bias: bool, transposed: bool, seed: int
+) -> None:
     into, out = groups * 2, groups * each
     shape = (into, each, kernel, kernel) if transposed else (out, 2, kernel, kernel)
     weights = {"w": normal(*shape, seed=seed), **statistics(out, seed)}
@@ -94,8 +101,16 @@ def test_random_networks_compute_the_same(ops: list[str], seed: int) -> None:
         ("float[1,4,3,3] c", f"y = {BN}", "it reads an input of the graph"),
         ("float[1,4,3,3] x", f"c = Relu(x) y = {BN}", "it follows Relu, not a convolution"),
         ("float[1,4,3,3] x", f"c = Conv(x, w) h = {BN} y = Add(h, c)", "others read the output of Conv too"),
-        ("float[1,4,3,3] x, float[4,4,1,1] k", f"c = Conv(x, k) y = {BN}", "its statistics or the weights are not constant"),
-        ("float[1,4,3,3] x, float[4] s", "c = Conv(x, w) y = BatchNormalization(c, s, b, m, v)", "its statistics or the weights are not constant"),
+        (
+            "float[1,4,3,3] x, float[4,4,1,1] k",
+            f"c = Conv(x, k) y = {BN}",
+            "its statistics or the weights are not constant",
+        ),
+        (
+            "float[1,4,3,3] x, float[4] s",
+            "c = Conv(x, w) y = BatchNormalization(c, s, b, m, v)",
+            "its statistics or the weights are not constant",
+        ),
     ],
 )
 def test_what_it_leaves_it_says_why(inputs: str, body: str, why: str) -> None:
@@ -108,7 +123,12 @@ def test_what_it_leaves_it_says_why(inputs: str, body: str, why: str) -> None:
 
 
 def test_a_convolution_whose_output_the_caller_reads_too_stays() -> None:
-    model = net("float[1,4,3,3] x", "float[1,4,3,3] c, float[1,4,3,3] y", f"c = Conv(x, w) y = {BN}", {"w": normal(4, 4, 1, 1), **statistics(4)})
+    model = net(
+        "float[1,4,3,3] x",
+        "float[1,4,3,3] c, float[1,4,3,3] y",
+        f"c = Conv(x, w) y = {BN}",
+        {"w": normal(4, 4, 1, 1), **statistics(4)},
+    )
     graph = as_graph(model)
     (report,) = run_passes(graph, [FoldBatchNorm()])
     assert_same(graph, model, {"x": normal(1, 4, 3, 3)})
@@ -126,7 +146,8 @@ def test_weights_that_two_convolutions_share_are_folded_apart() -> None:
 def test_weights_from_constant_nodes_are_folded() -> None:
     values = {"w": normal(2, 1, 1, 1), **statistics(2)}
     lines = [
-        f"{k} = Constant<value = float[{','.join(map(str, v.shape))}] {{{', '.join(map(str, v.ravel()))}}}>()" for k, v in values.items()
+        f"{k} = Constant<value = float[{','.join(map(str, v.shape))}] {{{', '.join(map(str, v.ravel()))}}}>()"
+        for k, v in values.items()
     ]
     model = net("float[1,1,3,3] x", "float[1,2,3,3] y", " ".join(lines) + f" c = Conv(x, w) y = {BN}")
     graph = as_graph(model)

@@ -23,7 +23,12 @@ def names(graph: Graph) -> list[str]:
 
 
 def test_arithmetic_on_weights_is_done_once() -> None:
-    model = net("float[N,4] x", "float[N,3] y", "t = Transpose(w) h = Mul(t, t) s = Sqrt(h) y = MatMul(x, s)", {"w": normal(3, 4)})
+    model = net(
+        "float[N,4] x",
+        "float[N,3] y",
+        "t = Transpose(w) h = Mul(t, t) s = Sqrt(h) y = MatMul(x, s)",
+        {"w": normal(3, 4)},
+    )
     graph, report = folded(model)
     assert names(graph) == ["MatMul"]
     assert set(report.changed) == {"removed 1 Transpose", "removed 1 Mul", "removed 1 Sqrt"}
@@ -47,12 +52,15 @@ def test_constant_nodes_become_weights() -> None:
         "one = Constant<value = float {2.0}>() e = Expand(one, shape) big = Transpose(e)",
         "o = Constant<value = int64 {1}>() l = Constant<value = int64 {4000000}>() z = Constant<value = int64 {0}>()"
         "r = Range(z, l, o) f = Cast<to = 1>(r) big = Reshape(f, shape)",
-        "k = ConstantOfShape<value = bool[1] {1}>(shape) a = Constant<value = float {2.0}>() b = Neg(a) big = Where(k, a, b)",
+        "k = ConstantOfShape<value = bool[1] {1}>(shape) a = Constant<value = float {2.0}>() b = Neg(a)"
+        " big = Where(k, a, b)",
         "one = Constant<value = float {2.0}>() e = Expand(one, shape) big = Trilu(e)",
     ],
 )
 def test_a_large_broadcast_stays_a_computation(grow: str) -> None:
-    model = net("float[2000,2000] x", "float[2000,2000] y", f"{grow} y = Add(x, big)", {"shape": np.array([2000, 2000])})
+    model = net(
+        "float[2000,2000] x", "float[2000,2000] y", f"{grow} y = Add(x, big)", {"shape": np.array([2000, 2000])}
+    )
     graph, _ = folded(model)
     assert len(as_model(graph).SerializeToString()) < 100_000
     assert_same(graph, model, {"x": np.ones((2000, 2000), np.float32)})
@@ -69,14 +77,21 @@ def test_a_small_mask_is_folded() -> None:
 def test_repacked_lstm_weights_are_folded() -> None:
     """PyTorch's exporters cut, reorder (i, f, g, o to i, o, f, g) and stack the gates' weights inside the graph."""
     hidden, size = 96, 64
-    weights = {"wi": normal(4 * hidden, size) / 8, "wh": normal(4 * hidden, hidden, seed=1) / 8, "bi": normal(4 * hidden), "bh": normal(4 * hidden)}
+    weights = {
+        "wi": normal(4 * hidden, size) / 8,
+        "wh": normal(4 * hidden, hidden, seed=1) / 8,
+        "bi": normal(4 * hidden),
+        "bh": normal(4 * hidden),
+    }
     weights |= {f"at{i}": np.array([i * hidden]) for i in range(5)}
     weights["zero"] = np.zeros(1, np.int64)
     lines = []
     for w, axis in (("wi", 0), ("wh", 0), ("bi", 0), ("bh", 0)):
         lines += [f"{w}{i} = Slice({w}, at{i}, at{i + 1}, zero)" for i in range(4)]
         lines.append(f"{w}c = Concat<axis = {axis}>({w}0, {w}3, {w}1, {w}2)")
-    lines.append("W = Unsqueeze(wic, zero) R = Unsqueeze(whc, zero) bb = Concat<axis = 0>(bic, bhc) B = Unsqueeze(bb, zero)")
+    lines.append(
+        "W = Unsqueeze(wic, zero) R = Unsqueeze(whc, zero) bb = Concat<axis = 0>(bic, bhc) B = Unsqueeze(bb, zero)"
+    )
     lines.append(f"o, y = LSTM<hidden_size = {hidden}>(x, W, R, B)")
     model = net(f"float[T,N,{size}] x", f"float[1,N,{hidden}] y", " ".join(lines), weights)
     graph, _ = folded(model)
@@ -86,20 +101,36 @@ def test_repacked_lstm_weights_are_folded() -> None:
 
 
 def test_quantized_weights_stay_quantized() -> None:
-    weights = {"q": np.arange(-6, 6, dtype=np.int8).reshape(4, 3), "s": np.full(3, 0.1, np.float32), "z": np.zeros(3, np.int8), "f": normal(4, 3)}
+    weights = {
+        "q": np.arange(-6, 6, dtype=np.int8).reshape(4, 3),
+        "s": np.full(3, 0.1, np.float32),
+        "z": np.zeros(3, np.int8),
+        "f": normal(4, 3),
+    }
     weights |= {"s0": np.array(0.1, np.float32), "z0": np.array(3, np.uint8)}
-    body = """w = DequantizeLinear<axis = 1>(q, s, z) fq = QuantizeLinear<axis = 1>(f, s, z) fd = DequantizeLinear<axis = 1>(fq, s, z)
-        xq = QuantizeLinear(x, s0, z0) xd = DequantizeLinear(xq, s0, z0) a = MatMul(xd, w) b = MatMul(xd, fd) y = Add(a, b)"""
+    body = """w = DequantizeLinear<axis = 1>(q, s, z) fq = QuantizeLinear<axis = 1>(f, s, z)
+        fd = DequantizeLinear<axis = 1>(fq, s, z)
+        xq = QuantizeLinear(x, s0, z0) xd = DequantizeLinear(xq, s0, z0) a = MatMul(xd, w)
+        b = MatMul(xd, fd) y = Add(a, b)"""
     model = net("float[N,4] x", "float[N,3] y", body, weights)
     graph, report = folded(model)
     assert report.changed == ()
-    assert sorted(names(graph)) == ["Add", *["DequantizeLinear"] * 3, "MatMul", "MatMul", "QuantizeLinear", "QuantizeLinear"]
+    assert sorted(names(graph)) == [
+        "Add",
+        *["DequantizeLinear"] * 3,
+        "MatMul",
+        "MatMul",
+        "QuantizeLinear",
+        "QuantizeLinear",
+    ]
     assert_same(graph, model, {"x": normal(3, 4)})
 
 
 def test_shapes_that_were_given_decide_reshapes_and_branches() -> None:
-    body = """s = Shape(x) i = Constant<value = int64 {0}>() n = Gather(s, i) one = Constant<value = int64 {1}>() c = Equal(n, one)
-        y = If(c) <then_branch = t () => (float[M,4] a) { a = Relu(x) }, else_branch = e () => (float[M,4] b) { b = Neg(x) }>"""
+    body = """s = Shape(x) i = Constant<value = int64 {0}>() n = Gather(s, i)
+        one = Constant<value = int64 {1}>() c = Equal(n, one)
+        y = If(c) <then_branch = t () => (float[M,4] a) { a = Relu(x) },
+            else_branch = e () => (float[M,4] b) { b = Neg(x) }>"""
     model = net("float[N,4] x", "float[M,4] y", body)
     graph, report = folded(model)
     assert report.declined == ("1 If remain: their conditions depend on the inputs",)
@@ -110,7 +141,8 @@ def test_shapes_that_were_given_decide_reshapes_and_branches() -> None:
 
 
 def test_branches_on_inputs_stay_and_compute_the_same() -> None:
-    body = """y = If(c) <then_branch = t () => (float[2] a) { k = Neg(w) a = Add(x, k) }, else_branch = e () => (float[2] b) { b = Mul(x, w) }>"""
+    body = """y = If(c) <then_branch = t () => (float[2] a) { k = Neg(w) a = Add(x, k) },
+        else_branch = e () => (float[2] b) { b = Mul(x, w) }>"""
     model = net("float[2] x, bool c", "float[2] y", body, {"w": normal(2)})
     graph, report = folded(model)
     assert len(report.declined) == 1
@@ -133,8 +165,14 @@ def test_random_numbers_are_never_folded_nor_merged() -> None:
     assert np.ptp(run(as_model(graph), {"x": np.zeros(64, np.float32)})["y"]) > 0
 
 
+@pytest.mark.filterwarnings("ignore:divide by zero")
 def test_an_empty_weight_and_a_division_by_zero_do_not_stop_it() -> None:
-    model = net("float[2] x", "float[2] y", "q = Div(w, z) e = Concat<axis = 0>(q, n) y = Add(x, e)", {"w": normal(2), "z": np.zeros(2, np.float32), "n": np.zeros(0, np.float32)})
+    model = net(
+        "float[2] x",
+        "float[2] y",
+        "q = Div(w, z) e = Concat<axis = 0>(q, n) y = Add(x, e)",
+        {"w": normal(2), "z": np.zeros(2, np.float32), "n": np.zeros(0, np.float32)},
+    )
     graph, _ = folded(model)
     found, right = run(as_model(graph), {"x": normal(2)}), run(model, {"x": normal(2)})
     np.testing.assert_array_equal(found["y"], right["y"])
@@ -145,7 +183,11 @@ _BINARY = ["Add", "Mul", "Sub", "MatMul", "Max"]
 
 
 @settings(max_examples=40, deadline=None)
-@given(steps=st.lists(st.tuples(st.sampled_from(_UNARY + _BINARY), st.integers(0, 99), st.integers(0, 99)), min_size=1, max_size=10))
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(_UNARY + _BINARY), st.integers(0, 99), st.integers(0, 99)), min_size=1, max_size=10
+    )
+)
 def test_random_graphs_of_weights_and_inputs_compute_the_same(steps: list[tuple[str, int, int]]) -> None:
     """Every node reads any values before it, so that parts are constant, equal or unused."""
     values = ["x", "w", "k"]
@@ -155,7 +197,9 @@ def test_random_graphs_of_weights_and_inputs_compute_the_same(steps: list[tuple[
         lines.append(f"h{i} = {op}({', '.join(reads)})")
         values.append(f"h{i}")
     body = " ".join(lines) + f" t = Tanh({values[-1]}) y = Add(t, x) z = Identity({values[-1]})"
-    model = net("float[3,3] x", "float[3,3] y, float[3,3] z", body, {"w": normal(3, 3, seed=1), "k": normal(3, 3, seed=2)})
+    model = net(
+        "float[3,3] x", "float[3,3] y, float[3,3] z", body, {"w": normal(3, 3, seed=1), "k": normal(3, 3, seed=2)}
+    )
     graph, _ = folded(model)
     feeds = {"x": normal(3, 3)}
     expected = run(model, feeds)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from textnets import Array, as_graph, assert_near, as_model, net, normal, run
+from textnets import Array, as_graph, as_model, assert_near, net, normal, run
 
 from edgebig.errors import UsageError
 from edgebig.graph import Graph
@@ -85,7 +85,9 @@ def test_any_nest_of_branches_equals_the_original(flags: tuple[bool, bool], free
         ("float", 0.1, np.array(0.1, np.float32)),
     ],
 )
-def test_every_element_gets_the_value_in_the_inputs_dtype(kind: str, value: int | float | bool, expected: Array) -> None:
+def test_every_element_gets_the_value_in_the_inputs_dtype(
+    kind: str, value: int | float | bool, expected: Array
+) -> None:
     graph = as_graph(net(f"float[2] x, {kind} k", f"float[2] y, {kind} z", "y = Relu(x) z = Identity(k)"))
     report = FreezeInputs({"k": value})(graph)
     assert report == PassReport("freeze inputs", (f"k = {value}",))

@@ -83,7 +83,8 @@ def test_constants_casts_and_attributes_follow(body: str) -> None:
 
 def test_branches_and_outputs_that_others_read_follow() -> None:
     body = """k = Relu(x) z = Neg(k)
-        y = If(c) <then_branch = t () => (float16[2] a) { a = Add(x, w) }, else_branch = e () => (float16[2] b) { b = Mul(z, k) }>"""
+        y = If(c) <then_branch = t () => (float16[2] a) { a = Add(x, w) },
+            else_branch = e () => (float16[2] b) { b = Mul(z, k) }>"""
     model = net("float16[2] x, bool c", "float16[2] y, float16[2] z", body, {"w": normal(2, dtype=np.float16)})
     graph = raised(model)
     for flag in (True, False):
@@ -93,7 +94,9 @@ def test_branches_and_outputs_that_others_read_follow() -> None:
 
 def test_quantized_halves_follow() -> None:
     weights = {"s": np.array(0.05, np.float16), "z": np.array(0, np.int8)}
-    model = net("float16[4] x", "float16[4] y", "q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) y = Neg(d)", weights)
+    model = net(
+        "float16[4] x", "float16[4] y", "q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) y = Neg(d)", weights
+    )
     feeds = {"x": normal(4, dtype=np.float16)}
     assert_near(run(as_model(raised(model)), feeds), run(model, feeds), 2e-3)
 

@@ -12,7 +12,13 @@ from edgebig.graph import Graph
 from edgebig.graph.passes import FoldConstants, RemoveNoOps, run_passes
 from edgebig.graph.shapes import infer_shapes
 
-WEIGHTS = {"zero": np.zeros((), np.float32), "one": np.ones((), np.float32), "zeros": np.zeros((2, 3, 4), np.float32), "two": np.full(1, 2, np.float32), "half": np.array(0.5, np.float32)}
+WEIGHTS = {
+    "zero": np.zeros((), np.float32),
+    "one": np.ones((), np.float32),
+    "zeros": np.zeros((2, 3, 4), np.float32),
+    "two": np.full(1, 2, np.float32),
+    "half": np.array(0.5, np.float32),
+}
 
 
 def cleaned(model: object) -> Graph:
@@ -69,7 +75,9 @@ def test_what_computes_something_stays(something: str) -> None:
     assert_same(graph, model, {"x": normal(2, 3, 4)}, 0)
 
 
-@pytest.mark.parametrize("noop", ["h = Dropout(x)", "h = Dropout<seed = 3>(x, half)", "h, mask = Dropout(x, half, off)"])
+@pytest.mark.parametrize(
+    "noop", ["h = Dropout(x)", "h = Dropout<seed = 3>(x, half)", "h, mask = Dropout(x, half, off)"]
+)
 def test_a_dropout_goes_with_the_folding_before(noop: str) -> None:
     model = net("float[2,3,4] x", "float[2,3,4] y", f"{noop} y = Relu(h)", {**WEIGHTS, "off": np.array(False)})
     graph = as_graph(model)
@@ -98,7 +106,8 @@ PASSES = pytest.mark.parametrize(
         "p = Relu(x) " + PASSING.replace("a = Identity(x) }", "i = Identity(p) a = Add(i, zero) }"),
         """y = If(c) <
             then_branch = t () => (float[2] a) {
-                a = If(d) <then_branch = u () => (float[2] f) { f = Identity(x) }, else_branch = v () => (float[2] g) { g = Dropout(x) }>
+                a = If(d) <then_branch = u () => (float[2] f) { f = Identity(x) },
+                    else_branch = v () => (float[2] g) { g = Dropout(x) }>
             },
             else_branch = e () => (float[2] b) { b = Identity(w) }
         >""",
@@ -145,7 +154,9 @@ def test_a_loop_that_passes_its_state_on_stays_valid() -> None:
 
 
 def test_an_output_that_is_an_input_keeps_its_name() -> None:
-    model = net("float[2] x", "float[2] y, float[2] z", "y = Identity(x) z = Add(x, zero)", {"zero": np.zeros(1, np.float32)})
+    model = net(
+        "float[2] x", "float[2] y, float[2] z", "y = Identity(x) z = Add(x, zero)", {"zero": np.zeros(1, np.float32)}
+    )
     graph = cleaned(model)
     assert [s.name for s in graph.outputs] == ["y", "z"]
     assert_same(graph, model, {"x": normal(2)}, 0)
@@ -157,14 +168,34 @@ def test_what_nothing_uses_goes() -> None:
     assert graph.weight_bytes == 0
 
 
-_STEPS = ["Add({0}, zero)", "Mul({0}, one)", "Identity({0})", "Dropout({0})", "Relu({0})", "Cast<to = 1>({0})", "Transpose<perm = [1, 0, 2]>({0})"]
-_STEPS += ["Reshape({0}, flat)", "Reshape({0}, back)", "Clip({0}, low, high)", "Add({0}, {0})", "Slice({0}, start, end, axis)"]
+_STEPS = [
+    "Add({0}, zero)",
+    "Mul({0}, one)",
+    "Identity({0})",
+    "Dropout({0})",
+    "Relu({0})",
+    "Cast<to = 1>({0})",
+    "Transpose<perm = [1, 0, 2]>({0})",
+]
+_STEPS += [
+    "Reshape({0}, flat)",
+    "Reshape({0}, back)",
+    "Clip({0}, low, high)",
+    "Add({0}, {0})",
+    "Slice({0}, start, end, axis)",
+]
 
 
 @settings(max_examples=60, deadline=None)
 @given(steps=st.lists(st.sampled_from(_STEPS), min_size=1, max_size=7))
 def test_random_chains_compute_the_same(steps: list[str]) -> None:
-    weights = {**WEIGHTS, "flat": np.array([0, -1, 1]), "back": np.array([-1, 3, 2]), "low": np.array(-0.5, np.float32), "high": np.array(0.5, np.float32)}
+    weights = {
+        **WEIGHTS,
+        "flat": np.array([0, -1, 1]),
+        "back": np.array([-1, 3, 2]),
+        "low": np.array(-0.5, np.float32),
+        "high": np.array(0.5, np.float32),
+    }
     weights |= {"start": np.array([0]), "end": np.array([2**31]), "axis": np.array([1])}
     lines = [f"h{i + 1} = {step.format(f'h{i}')}" for i, step in enumerate(steps)]
     body = f"h0 = Identity(x) {' '.join(lines)} y = Neg(h{len(steps)})"
