@@ -48,7 +48,7 @@ demo: $(READY)
 	@$(BIN)/python examples/demo.py </dev/null
 
 bench: $(READY)
-	$(BIN)/python benchmarks/compare.py </dev/null
+	$(BIN)/python benchmarks/compile/run.py </dev/null
 
 wheel: $(READY)
 	$(BIN)/python -m build --no-isolation --outdir dist .

@@ -12,10 +12,14 @@ NumPy and its engine, and nothing that compiles.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# ONNX Runtime 1.32 writes a device id and sends events unless it is told not to before its first import.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from edgebig import errors as errors

@@ -1,4 +1,4 @@
-"""Preprocess: how a picture becomes a tensor. Plain data, standard library only.
+"""Preprocess and Audio: how a picture or a recording becomes tensors. Plain data, standard library only.
 
 The recipe reads it, the bundle carries it as ``processor/preprocess.json``, and
 :mod:`edgebig.tasks.vision` applies it, at calibration and on the device alike.
@@ -62,3 +62,26 @@ class Preprocess:
             raise ValueError(f"preprocess has no field {', '.join(sorted(unknown))}")
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
         return cls(**values)
+
+
+@dataclass(frozen=True)
+class Audio:
+    """How a recording becomes the samples of a model that takes sound as it is.
+
+    Attributes:
+        rate: sampling rate in Hz.
+        frame: new samples in each frame; ``None`` for the whole recording at once.
+        context: samples before a frame that the model also sees.
+        input: the model's input; may be left out where the model has only one.
+    """
+
+    rate: int
+    frame: int | None = None
+    context: int = 0
+    input: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.rate < 1 or (self.frame is not None and self.frame < 1) or self.context < 0:
+            raise ValueError("audio needs rate and frame of 1 or more, and context of 0 or more")
+        if self.context and self.frame is None:
+            raise ValueError("audio.context needs audio.frame")

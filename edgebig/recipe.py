@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from edgebig.errors import RecipeError, UsageError
-from edgebig.preprocess import Preprocess
+from edgebig.preprocess import Audio, Preprocess
 from edgebig.resources import data_folder
 
 RequestedPrecision = Literal["fp32", "fp16", "bf16", "int8", "fp8", "int4", "auto"]
@@ -55,6 +55,7 @@ class CalibrationRecipe(BaseModel):
         samples: at most so many are read.
         methods: how ranges are made of the values; the first is used, the others are reported beside it.
         memory_mb: activations that one run hands out at most, in 2^20 bytes.
+        skip_bad: so many samples that do not fit or cannot be read are left out; the next one ends the compile.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,6 +64,7 @@ class CalibrationRecipe(BaseModel):
     samples: int = Field(default=128, ge=1)
     methods: tuple[CalibrationMethod, ...] = Field(default=("min-max",), min_length=1)
     memory_mb: int = Field(default=128, ge=1)
+    skip_bad: int = Field(default=0, ge=0)
 
 
 class Recipe(BaseModel):
@@ -78,6 +80,7 @@ class Recipe(BaseModel):
         shapes: for each input, the shapes that it takes; inputs that are absent keep their own.
         freeze: inputs that become constants, with their values.
         preprocess: how pictures become tensors, where the model brings no image processor.
+        audio: how recordings become samples, where the model takes sound as it is.
         calibration: where the samples come from.
         keep_float: patterns (``fnmatch``) of node names that are not quantized.
         tolerance: largest difference between the exported graph and the original, relative to the
@@ -101,6 +104,7 @@ class Recipe(BaseModel):
     shapes: dict[str, ShapeRange] = Field(default_factory=dict)
     freeze: dict[str, int | float | bool] = Field(default_factory=dict)
     preprocess: Preprocess | None = None
+    audio: Audio | None = None
     calibration: CalibrationRecipe = CalibrationRecipe()
     keep_float: tuple[str, ...] = ()
     tolerance: float = Field(default=1e-3, gt=0)
@@ -150,6 +154,11 @@ class Recipe(BaseModel):
             first = error.errors()[0]
             field = ".".join(str(p) for p in first["loc"]) or "fields"
             raise RecipeError(f"{where}: {field}: {first['msg']}, found {first['input']!r}"[:400]) from error
+
+    def with_calibration(self, fields: dict[str, Any]) -> Recipe:
+        """This recipe with some fields of ``calibration`` replaced; those that are ``None`` stay."""
+        given = {name: value for name, value in fields.items() if value is not None}
+        return self.changed(calibration={**self.calibration.model_dump(), **given}) if given else self
 
     def changed(self, **fields: Any) -> Recipe:
         """This recipe with some fields replaced, validated anew."""

@@ -21,6 +21,12 @@ def _or_skip(path: Path, what: str) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tests neither read nor fill the user's cache."""
+    os.environ["EDGEBIG_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real trained models, pictures and audio that lies beside a developer's checkout."""

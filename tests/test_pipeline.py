@@ -207,7 +207,7 @@ def test_golden_inputs_are_held_out_of_the_calibration(tmp_path: Path) -> None:
     assert held == [0, 8, 16]
     ranges = Ranges.load(bundle.file(bundle.part().calibration or ""))
     assert ranges.samples == 20
-    assert (ranges.by_tensor["x"].min, ranges.by_tensor["x"].max) == (1000 - 22, 999)  # the 0th, 1000, was not seen
+    assert (ranges.by_tensor["r"].min, ranges.by_tensor["r"].max) == (1000 - 22, 999)  # the 0th, 1000, was not seen
 
 
 def test_one_sample_serves_both_and_says_so(tmp_path: Path) -> None:

@@ -33,9 +33,10 @@ class Options:
 
 
 def environment() -> dict[str, str]:
-    """For every child: this checkout's edgebig, no network."""
+    """For every child: this checkout's edgebig, no network, no telemetry."""
     found = os.environ.get("PYTHONPATH")
-    return {"HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), *([found] if found else [])])}
+    paths = os.pathsep.join([str(ROOT), *([found] if found else [])])
+    return {"HF_HUB_OFFLINE": "1", "ORT_DISABLE_TELEMETRY": "1", "PYTHONPATH": paths}
 
 
 def compile_bundle(model: Path, out: Path, *options: str | Path) -> Cost:

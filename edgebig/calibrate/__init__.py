@@ -1,5 +1,6 @@
 """Calibration: which values the tensors of a graph take on real samples."""
 
+from edgebig.calibrate.checkpoint import Checkpoint
 from edgebig.calibrate.collect import Collected, collect, collect_ranges
 from edgebig.calibrate.feedback import Feedback, GeneratedText, NoFeedback, RecurrentState, find_states
 from edgebig.calibrate.methods import METHODS
@@ -9,6 +10,7 @@ from edgebig.calibrate.samples import Sample, Samples, open_samples
 
 __all__ = [
     "METHODS",
+    "Checkpoint",
     "Collected",
     "Feedback",
     "GeneratedText",

@@ -3,42 +3,55 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
+from edgebig.calibrate.batches import batch_axes
+from edgebig.calibrate.reading import Array
 from edgebig.errors import CalibrationError
 from edgebig.spec import TensorSpec
 
-Array = np.ndarray[Any, Any]
+# What damaged, encrypted or unusually packed archives lead to.
+_DAMAGE = (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
 
 
-def read_samples(file: Path, inputs: Sequence[TensorSpec]) -> Iterator[dict[str, Array]]:
+def read_samples(
+    file: Path, inputs: Sequence[TensorSpec], carried: frozenset[str] = frozenset()
+) -> Iterator[dict[str, Array]]:
     """The samples of one file.
 
-    An ``.npz`` holds an array for each input, an ``.npy`` the array of the only input. The first
-    axis counts the samples. Where an array has one axis more than the input, each entry is a
-    sample's array; otherwise a slice along the batch axis is, of the input's fixed batch size or 1.
+    An ``.npz`` holds an array for each input, an ``.npy`` the array of the only input. Where an array
+    has one axis more than the input, the first axis counts samples. Otherwise a sample is a slice
+    along the batch axis: of size 1 where the batch is dynamic, of the input's size where that is
+    fixed; where the input has no batch axis, the array is one sample.
+
+    Args:
+        file: the ``.npy`` or ``.npz`` file.
+        inputs: the model's inputs.
+        carried: inputs that the file may lack.
 
     Raises:
         CalibrationError: damaged, missing inputs, pickled objects, or lengths that differ.
     """
+    axes = batch_axes(inputs)
     try:
         with ExitStack() as stack:
-            streams = _open(file, inputs, stack)
-            chunks = {s.name: _chunk(file, s, streams[s.name]) for s in inputs}
-            counts = {s.name: streams[s.name].rows // max(chunks[s.name] or 1, 1) for s in inputs}
+            streams = _open(file, inputs, carried, stack)
+            takes = {s.name: _take(file, s, streams[s.name], axes.get(s.name)) for s in inputs if s.name in streams}
+            counts = {name: count for name, (count, _) in takes.items()}
             if len(set(counts.values())) > 1:
                 found = ", ".join(f"{k} {n}" for k, n in counts.items())
                 raise CalibrationError(
                     f"calibration data: {file}: the inputs hold different numbers of samples: {found}"
                 )
             for _ in range(next(iter(counts.values()), 0)):
-                yield {s.name: streams[s.name].take(chunks[s.name]) for s in inputs}
-    except (ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
+                yield {name: take() for name, (_, take) in takes.items()}
+    except _DAMAGE as error:
         raise CalibrationError(f"calibration data: {file} is damaged or cut short: {error}") from error
 
 
@@ -55,7 +68,7 @@ class _Rows:
             raise ValueError("it is in Fortran order: save it with np.ascontiguousarray")
         if not self.shape:
             raise ValueError("it holds a scalar, and the first axis must count the samples")
-        self.rows = int(self.shape[0])
+        self.count = int(self.shape[0])
         self._stream = stream
 
     def take(self, count: int | None) -> Array:
@@ -68,28 +81,37 @@ class _Rows:
         return np.frombuffer(data, self.dtype).reshape(shape)
 
 
-def _open(file: Path, inputs: Sequence[TensorSpec], stack: ExitStack) -> dict[str, _Rows]:
+def _open(file: Path, inputs: Sequence[TensorSpec], carried: frozenset[str], stack: ExitStack) -> dict[str, _Rows]:
+    needed = [s.name for s in inputs if s.name not in carried]
     if file.suffix.lower() == ".npy":
-        if len(inputs) != 1:
-            names = ", ".join(s.name for s in inputs)
-            raise CalibrationError(f"calibration data: {file} holds one array, the model takes {names}: give an .npz")
-        return {inputs[0].name: _Rows(stack.enter_context(file.open("rb")))}
+        if len(needed) != 1:
+            raise CalibrationError(
+                f"calibration data: {file} holds one array, the model takes {', '.join(needed)}: give an .npz"
+            )
+        return {needed[0]: _Rows(stack.enter_context(file.open("rb")))}
     archive = stack.enter_context(zipfile.ZipFile(file))
     members = {n.removesuffix(".npy"): n for n in archive.namelist()}
-    missing = [s.name for s in inputs if s.name not in members]
+    missing = [name for name in needed if name not in members]
     if missing:
         raise CalibrationError(
             f"calibration data: {file} has no array {missing[0]!r}: it holds {', '.join(members) or 'nothing'}"
         )
-    return {s.name: _Rows(stack.enter_context(archive.open(members[s.name]))) for s in inputs}
+    return {s.name: _Rows(stack.enter_context(archive.open(members[s.name]))) for s in inputs if s.name in members}
 
 
-def _chunk(file: Path, spec: TensorSpec, rows: _Rows) -> int | None:
-    """Rows of a sample along the batch axis; ``None`` where each row is a whole sample."""
+def _take(file: Path, spec: TensorSpec, rows: _Rows, axis: int | None) -> tuple[int, Callable[[], Array]]:
+    """The number of samples in an array, and what gives the next of them."""
     if len(rows.shape) == len(spec.shape) + 1:
-        return None
+        return rows.count, lambda: rows.take(None)
     if len(rows.shape) != len(spec.shape):
         found = "x".join(map(str, rows.shape))
         raise CalibrationError(f"calibration data: {file}: input {spec.name!r} needs {spec}, found {found}")
+    if axis is None and not spec.is_static:
+        return 1, lambda: rows.take(rows.count)
+    if axis:
+        # slices along a later axis lie apart in the file
+        slices = iter(np.moveaxis(rows.take(rows.count), axis, 0))
+        return rows.shape[axis], lambda: np.expand_dims(next(slices), axis)
     batch = spec.shape[0]
-    return batch if isinstance(batch, int) else 1
+    size = batch if isinstance(batch, int) else 1
+    return rows.count // max(size, 1), lambda: rows.take(size)

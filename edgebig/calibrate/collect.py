@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from edgebig.calibrate.checkpoint import Checkpoint
 from edgebig.calibrate.feedback import Feedback, NoFeedback
 from edgebig.calibrate.methods import Method, MinMax
 from edgebig.calibrate.probe import Probes, with_probes
@@ -61,6 +62,7 @@ def collect(
     memory: int = MEMORY,
     tick: Tick | None = None,
     feedback: Feedback | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Collected:
     """Statistics of ``tensors`` over all samples, in one pass.
 
@@ -77,6 +79,8 @@ def collect(
         memory: bytes of values that a run may hand out; more are fetched by several runs of a sample.
         tick: called after each sample with the number run so far.
         feedback: carries outputs of one run into the next, for models with state.
+        checkpoint: where the statistics are kept now and then, when interrupted and at the end; samples
+            that it has already are read, but not run.
 
     Raises:
         CalibrationError: no samples, or a tensor became NaN on one; the first of the graph is named.
@@ -84,22 +88,26 @@ def collect(
     feedback = feedback or NoFeedback()
     observed, probes = with_probes(graph, tensors, counted, feedback.outputs)
     halves = tuple({n: TensorStatistics(counted=n in set(counted)) for n in tensors} for _ in range(2))
+    done = 0
+    if checkpoint is not None:
+        done, state = checkpoint.load(halves)
+        feedback.restore(state)
     count = 0
     with Executor(observed, "all") as executor, ThreadPoolExecutor(1) as counter:
-        run = _Run(executor, counter, probes, halves, feedback.outputs)
-        groups: list[list[str]] | None = None
-        for where, sample in samples:
-            following: Sample | None = feedback.begin(where, sample)
-            while following is not None:
-                groups = groups if groups is not None else _groups(observed, probes, following, memory)
-                outputs = run.once(where, following, groups, count % 2)
-                following = feedback.follow(following, outputs)
-            count += 1
+        run = _Run(executor, counter, observed, probes, feedback, memory)
+        for count, (where, sample) in enumerate(samples, start=1):
+            if count > done:
+                run.sample(where, sample, halves[count % 2])
             if tick is not None:
                 tick(count)
+            if checkpoint is not None and count > done and checkpoint.is_due():
+                run.finish()
+                checkpoint.save(halves, count, feedback.snapshot())
         run.finish()
     if count == 0:
         raise CalibrationError(f"calibration: no samples in {source}: give at least one")
+    if checkpoint is not None and count > done:
+        checkpoint.save(halves, count, feedback.snapshot())
     for half in halves:
         _derive(half, probes)
     return Collected({name: _merged(halves, name) for name in tensors}, (halves[0], halves[1]), count, source)
@@ -112,29 +120,40 @@ class _Run:
         self,
         executor: Executor,
         counter: ThreadPoolExecutor,
+        observed: Graph,
         probes: Probes,
-        halves: Sequence[Mapping[str, TensorStatistics]],
-        kept: Sequence[str],
+        feedback: Feedback,
+        memory: int,
     ) -> None:
-        self._executor, self._counter, self._probes = executor, counter, probes
-        self._halves, self._kept = halves, list(kept)
+        self._executor, self._counter, self._observed, self._probes = executor, counter, observed, probes
+        self._feedback, self._memory = feedback, memory
         self._reductions = [output for names in probes.extremes.values() for output in names]
+        self._groups: list[list[str]] | None = None
         self._pending: Future[None] | None = None
 
-    def once(self, where: str, sample: Sample, groups: Sequence[Sequence[str]], half: int) -> Sample:
-        """Runs one sample, group by group; returns the outputs that the feedback asked for."""
+    def sample(self, where: str, sample: Sample, statistics: Mapping[str, TensorStatistics]) -> None:
+        """Runs a sample from the data, and those that follow from its outputs."""
+        following: Sample | None = self._feedback.begin(where, sample)
+        while following is not None:
+            outputs = self._once(where, following, statistics)
+            following = self._feedback.follow(following, outputs)
+
+    def _once(self, where: str, sample: Sample, statistics: Mapping[str, TensorStatistics]) -> Sample:
+        """One sample, group by group; returns the outputs that the feedback asked for."""
+        if self._groups is None:
+            self._groups = _groups(self._observed, self._probes, sample, self._memory)
         kept: Sample = {}
-        for index, group in enumerate(groups):
+        for index, group in enumerate(self._groups):
             first = index == 0
             wanted = [name for name in group if name not in sample]
-            wanted += [*self._reductions, *(n for n in self._kept if n not in wanted)] if first else []
+            wanted += [*self._reductions, *(n for n in self._feedback.outputs if n not in wanted)] if first else []
             values = self._executor.run(sample, wanted)
             values.update({name: sample[name] for name in group if name in sample})
             if first:
-                kept = {name: values[name] for name in self._kept}
+                kept = {name: values[name] for name in self._feedback.outputs}
             self.finish()
             extremes = self._probes.extremes if first else {}
-            self._pending = self._counter.submit(_count, self._halves[half], extremes, group, values, where)
+            self._pending = self._counter.submit(_count, statistics, extremes, group, values, where)
             # only the counting thread holds them now
             del values
         return kept

@@ -8,17 +8,24 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from edgebig.calibrate.samples import Sample
+from edgebig.calibrate.reading import Sample, file_of, recording_of
 from edgebig.spec import Dim, TensorSpec
 
 Array = np.ndarray[Any, Any]
 
 _STATE_OUTPUT = ("{}N", "{}_n", "{}n", "{}_out", "{}_output", "new_{}", "next_{}", "{}_next")
+_RECORDING = "edgebig.recording"
 _CACHE = re.compile(r"^past_key_values\.")
 
 
 class Feedback(Protocol):
-    """Makes inputs of outputs."""
+    """Makes inputs of outputs.
+
+    Attributes:
+        carried: the inputs that it gives, which samples may lack.
+    """
+
+    carried: frozenset[str]
 
     @property
     def outputs(self) -> Sequence[str]:
@@ -30,10 +37,17 @@ class Feedback(Protocol):
     def follow(self, sample: Sample, outputs: Sample) -> Sample | None:
         """Takes what a run gave; returns a further sample that follows from it, or ``None``."""
 
+    def snapshot(self) -> Sample:
+        """What it carries between samples, as arrays."""
+
+    def restore(self, state: Sample) -> None:
+        """Takes over a snapshot; an empty one is the beginning."""
+
 
 class NoFeedback:
     """For models without state."""
 
+    carried: frozenset[str] = frozenset()
     outputs: Sequence[str] = ()
 
     def begin(self, where: str, sample: Sample) -> Sample:
@@ -44,6 +58,13 @@ class NoFeedback:
         """Nothing follows."""
         return None
 
+    def snapshot(self) -> Sample:
+        """Nothing."""
+        return {}
+
+    def restore(self, state: Sample) -> None:
+        """Nothing is carried."""
+
 
 class RecurrentState:
     """Carries a recurrent model's state from each sample to the next, from zeros at each recording's start."""
@@ -52,23 +73,37 @@ class RecurrentState:
         """``states``: the output that becomes each state input."""
         self._states = dict(states)
         self._specs = {spec.name: spec for spec in inputs}
+        self.carried = frozenset(states)
+        # by name and row: the rows of a batch are streams side by side
         self._values: Sample = {}
         self._recording: str | None = None
+        self._row = ""
         self.outputs: Sequence[str] = tuple(dict.fromkeys(states.values()))
 
     def begin(self, where: str, sample: Sample) -> Sample:
         """Adds the state, or zeros where a recording begins."""
         recording = recording_of(where)
-        if recording != self._recording:
-            self._recording, self._values = recording, {}
+        file = file_of(recording)
+        if file != self._recording:
+            self._recording, self._values = file, {}
+        self._row = recording.removeprefix(file)
         sizes = axis_sizes(self._specs.values(), sample)
-        state = {name: self._values.get(name, _zeros(self._specs[name], sizes)) for name in self._states}
+        state = {n: self._values.get(n + self._row, _zeros(self._specs[n], sizes)) for n in self._states}
         return {**sample, **state}
 
     def follow(self, sample: Sample, outputs: Sample) -> Sample | None:
         """Keeps the new state; no sample follows."""
-        self._values = {name: outputs[output] for name, output in self._states.items()}
+        self._values.update({name + self._row: outputs[output] for name, output in self._states.items()})
         return None
+
+    def snapshot(self) -> Sample:
+        """The state, and the recording that it belongs to."""
+        return {**self._values, _RECORDING: np.array(self._recording or "")}
+
+    def restore(self, state: Sample) -> None:
+        """Continues in the midst of a recording."""
+        self._recording = str(state[_RECORDING]) if _RECORDING in state else None
+        self._values = {name: array for name, array in state.items() if name != _RECORDING}
 
 
 class GeneratedText:
@@ -80,6 +115,7 @@ class GeneratedText:
 
     def __init__(self, caches: Mapping[str, str], inputs: Sequence[TensorSpec], logits: str, steps: int) -> None:
         """``caches``: the output that becomes each cache input."""
+        self.carried = frozenset(caches)
         self._caches = dict(caches)
         self._specs = {spec.name: spec for spec in inputs}
         self._logits = logits
@@ -109,6 +145,13 @@ class GeneratedText:
             following["position_ids"] = sample["position_ids"][:, -1:] + 1
         return following
 
+    def snapshot(self) -> Sample:
+        """Nothing: each text begins with an empty cache."""
+        return {}
+
+    def restore(self, state: Sample) -> None:
+        """Nothing is carried from text to text."""
+
 
 def find_states(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> dict[str, str]:
     """Pairs of a state input and the output that becomes it, by the usual names and equal rank and dtype.
@@ -126,11 +169,6 @@ def find_states(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> 
                 found[spec.name] = name
                 break
     return found
-
-
-def recording_of(where: str) -> str:
-    """The recording that a sample belongs to: ``a.wav`` of ``a.wav[12]``."""
-    return re.sub(r"\[\d+\]$", "", where)
 
 
 def axis_sizes(specs: Sequence[TensorSpec] | Any, sample: Sample) -> dict[str, int]:

@@ -90,5 +90,5 @@ def _rows(value: ir.Value) -> int:
         elif node.op_type == "Gather" and index == 1:
             table = constant(node.inputs[0])
             if table is not None:
-                found.append(int(table.shape[node.attributes.get_int("axis", 0)]))
+                found.append(int(table.numpy().shape[node.attributes.get_int("axis", 0)]))
     return min((rows for rows in found if rows), default=0)

@@ -49,16 +49,14 @@ def stability(collected: Collected, name: str, method: Method) -> Stability | No
 
 
 def clipped_share(kept: TensorStatistics, value_range: Range) -> float:
-    """Share of the values outside a range, exact to a bin of the histogram; 0 without one."""
+    """Share of the values outside a range that was widened to hold 0, exact to a bin; 0 without a histogram."""
     histogram = kept.histogram
     if histogram is None or histogram.exponent is None or histogram.total == 0:
         return 0.0
     width = histogram.width
     lower = np.arange(len(histogram.counts)) - len(histogram.counts) // 2
-    outside = ((lower + 1) * width <= value_range.min) | (lower * width >= value_range.max)
-    if value_range.min >= 0:
-        # the bin of zero begins at 0 and is inside
-        outside[len(outside) // 2] = value_range.max <= 0 and histogram.counts[len(outside) // 2] == 0
+    below, above = min(value_range.min, 0.0), max(value_range.max, 0.0)
+    outside = ((lower + 1) * width <= below) | (lower * width > above)
     return float(histogram.counts[outside].sum() / histogram.total)
 
 

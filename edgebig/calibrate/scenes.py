@@ -43,8 +43,8 @@ def _palette(random: np.random.Generator) -> Array:
     """Colours of one scene, float64 ``[12, 3]``: any lightness, and little but the same kind of colour."""
     light = random.beta(1.1, 1.3, (12, 1))
     tints = random.normal(0, 1, (12, 3)) * random.choice([0.05, 0.15, 0.35], (12, 1), p=[0.4, 0.35, 0.25])
-    cast = random.normal(0, 0.08, 3) + (0.04, 0.0, -0.04)
-    return np.clip(light * (1 + cast) + tints * np.sqrt(light), 0.0, 1.0)
+    cast = random.normal((0.04, 0.0, -0.04), 0.08)
+    return np.asarray(np.clip(light * (1 + cast) + tints * np.sqrt(light), 0.0, 1.0))
 
 
 def _background(random: np.random.Generator, palette: Array, height: int, width: int) -> tuple[Array, Array]:
@@ -118,4 +118,4 @@ def _exposed(random: np.random.Generator, picture: Array) -> Array:
     if random.random() < 0.2:
         picture = gray[..., None] + (picture - gray[..., None]) * random.uniform(0.0, 0.5)
     centre, spread = random.normal(0.47, 0.1), random.uniform(0.18, 0.32)
-    return (picture - gray.mean()) * (spread / max(float(gray.std()), 0.02)) + centre
+    return np.asarray((picture - gray.mean()) * (spread / max(float(gray.std()), 0.02)) + centre)

@@ -32,7 +32,7 @@ def sound(random: np.random.Generator, length: int, rate: int) -> Array:
     loudness = max(float(np.sqrt(np.mean(wave**2))), 1e-12)
     level = np.clip(random.normal(*_LEVEL), -50, -12)
     wave = wave / loudness * 10 ** (level / 20) + random.standard_normal(length) * 10 ** (_FLOOR / 20)
-    return np.clip(wave, -1, 1).astype(np.float32)
+    return np.asarray(np.clip(wave, -1, 1), np.float32)
 
 
 def _voice(random: np.random.Generator, length: int, rate: int) -> Array:

@@ -25,6 +25,7 @@ class TensorStatistics:
     Attributes:
         samples: number of samples that held values.
         histogram: counts of the values; empty unless they are asked for.
+        sums: of each sample's smallest and largest value, in units of 2^-1074.
         unbounded: number of samples on which a value was infinite; they enter the extremes alone.
     """
 
@@ -35,7 +36,7 @@ class TensorStatistics:
         self.smallest = math.inf
         self.largest = -math.inf
         self.histogram = DyadicHistogram() if counted else None
-        self._sums = [0, 0]
+        self.sums = [0, 0]
 
     def update(self, smallest: float, largest: float, values: Array | None = None) -> None:
         """Takes one sample's extremes, and its values where a histogram is kept.
@@ -49,8 +50,8 @@ class TensorStatistics:
         if not (math.isfinite(smallest) and math.isfinite(largest)):
             self.unbounded += 1
             return
-        self._sums[0] += _whole(smallest)
-        self._sums[1] += _whole(largest)
+        self.sums[0] += _whole(smallest)
+        self.sums[1] += _whole(largest)
         if self.histogram is not None and values is not None:
             self.histogram.update(values, smallest, largest)
 
@@ -59,7 +60,7 @@ class TensorStatistics:
         self.samples += other.samples
         self.unbounded += other.unbounded
         self.smallest, self.largest = min(self.smallest, other.smallest), max(self.largest, other.largest)
-        self._sums = [a + b for a, b in zip(self._sums, other._sums, strict=True)]
+        self.sums = [a + b for a, b in zip(self.sums, other.sums, strict=True)]
         if self.histogram is not None and other.histogram is not None:
             self.histogram.merge(other.histogram)
 
@@ -69,7 +70,7 @@ class TensorStatistics:
         bounded = self.samples - self.unbounded
         if bounded == 0:
             return 0.0, 0.0
-        low, high = (total / (bounded << _UNIT) for total in self._sums)
+        low, high = (total / (bounded << _UNIT) for total in self.sums)
         return low, high
 
 

@@ -30,11 +30,13 @@ class Vocabulary:
         ids: those that stand for text, the most frequent first; special tokens are not among them.
         decode: the text of a sequence of ids.
         encode: the model's own sample of a text, special tokens in place.
+        prefix: special tokens that the tokenizer puts before a text.
     """
 
     ids: Sequence[int]
     decode: Callable[[Sequence[int]], str]
     encode: Callable[[str], Sample]
+    prefix: Sequence[int] = ()
 
     def sample(self, random: np.random.Generator, length: int) -> Sample:
         """The model's sample of a made text of about ``length`` tokens."""
@@ -54,7 +56,7 @@ def zipf(random: np.random.Generator, rows: int, count: int) -> Array:
         int64 ``[count]``.
     """
     shares = np.cumsum(1.0 / np.arange(1, rows + 1))
-    return np.searchsorted(shares, random.random(count) * shares[-1], side="right").astype(np.int64)
+    return np.asarray(np.searchsorted(shares, random.random(count) * shares[-1], side="right"), np.int64)
 
 
 def text_length(random: np.random.Generator, longest: int) -> int:

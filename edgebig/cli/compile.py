@@ -50,6 +50,10 @@ def _frozen(
     return found or None
 
 
+def _methods(context: click.Context, parameter: click.Parameter, text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",")]
+
+
 def _number(text: str) -> int | float | bool | None:
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
@@ -76,6 +80,27 @@ def _number(text: str) -> int | float | bool | None:
     metavar="PATH",
     help="Samples of what the model will see: .npy, .npz, a folder of pictures, a text file, or ready:NAME.",
 )
+@click.option(
+    "--calib-method",
+    metavar="NAME,...",
+    callback=_methods,
+    help="How ranges are made: min-max, average-min-max, percentile, entropy, mse; the first is used, "
+    "the others are reported beside it.  [default: min-max]",
+)
+@click.option("--calib-samples", type=click.IntRange(1), metavar="N", help="Samples to read at most.  [default: 128]")
+@click.option(
+    "--calib-skip-bad",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Leaves out so many samples that do not fit or cannot be read.  [default: 0]",
+)
+@click.option("--calib-memory", type=click.IntRange(1), metavar="MB", help="Activations held at once.  [default: 128]")
+@click.option(
+    "--golden",
+    type=click.Choice(["held-out", "synthetic"]),
+    help="Inputs that the bundle carries as evidence: held-out samples, or made ones.  [default: held-out]",
+)
+@click.option("--no-golden", is_flag=True, help="The bundle carries no inputs; they are compared here alone.")
 @click.option("-s", "--shapes", metavar="SPEC", help="Fixed sizes of inputs: name:1x3x224x224,other:1x16.")
 @click.option("--min-shapes", metavar="SPEC", help="Smallest sizes of inputs, where they vary.")
 @click.option("--opt-shapes", metavar="SPEC", help="Sizes that must be fastest.")
@@ -100,6 +125,12 @@ def command(
     task: str | None,
     precision: str | None,
     calib: str | None,
+    calib_method: list[str] | None,
+    calib_samples: int | None,
+    calib_skip_bad: int | None,
+    calib_memory: int | None,
+    golden: str | None,
+    no_golden: bool,
     shapes: str | None,
     min_shapes: str | None,
     opt_shapes: str | None,
@@ -118,7 +149,20 @@ def command(
     """
     if verbose and quiet:
         raise UsageError("-v says more and -q says less: give one of them")
+    if golden and no_golden:
+        raise UsageError("--golden says which inputs the bundle carries and --no-golden that it carries none")
     from edgebig.pipeline import compile as compile_model
+    from edgebig.recipe import Recipe
+
+    calibration = {
+        "methods": calib_method,
+        "samples": calib_samples,
+        "memory_mb": calib_memory,
+        "skip_bad": calib_skip_bad,
+    }
+    wanted = (Recipe.load(recipe) if recipe is not None else Recipe()).with_calibration(calibration)
+    if golden or no_golden:
+        wanted = wanted.changed(golden_inputs="private" if no_golden else golden)
 
     with (
         guarded_stdout() as stdout,
@@ -128,7 +172,7 @@ def command(
             model,
             out=out,
             target=target,
-            recipe=recipe,
+            recipe=wanted,
             precision=precision,
             calibration=calib,
             task=task,

@@ -131,8 +131,6 @@ def _prepare_process() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # "…" on a terminal that knows only ASCII
-    # From version 1.32 ONNX Runtime sends usage data from Linux too, unless this is set before it is imported.
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     interrupts.watch()

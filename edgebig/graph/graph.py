@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import onnx
@@ -128,6 +129,17 @@ class Graph:
                 graphs[id(node.graph)] = node.graph
         found = [v.const_value for g in graphs.values() for v in g.initializers.values()]
         return [tensor for tensor in found if tensor is not None]
+
+    def digest(self) -> bytes:
+        """SHA-256 of all that the graph computes with: nodes, weights, inputs and outputs."""
+        digest = hashlib.sha256(repr((self.inputs, self.outputs, self.opset)).encode())
+        for node in self.model.graph:
+            digest.update(ir.to_proto(node).SerializeToString(deterministic=True))
+        for value in self.model.graph.initializers.values():
+            digest.update(str(value.name).encode())
+            if value.const_value is not None:
+                digest.update(value.const_value.tobytes())
+        return digest.digest()
 
     def require_input(self, name: str) -> ir.Value:
         """The graph's input of that name.

@@ -62,6 +62,7 @@ def export_huggingface(
         processor=processor.folder,
         text=processor.text,
         picture=processor.picture,
+        sound=processor.sound,
         notes=(f"task {found_task}", *notes),
     )
 

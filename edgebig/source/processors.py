@@ -1,15 +1,18 @@
-"""The tokenizer and image processor that a Hugging Face model brings."""
+"""The tokenizer, image processor and feature extractor that a Hugging Face model brings."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
-from edgebig.source.source import Sample
+from edgebig.source.source import Sample, Sound
+
+_LONGEST = 30
+"""Seconds of a recording that go into one sample, as transformers' own pipelines cut them."""
 
 
 @dataclass(frozen=True)
@@ -18,22 +21,27 @@ class Processor:
 
     folder: Path | None
     text: Callable[[str], Sample] | None
-    picture: Callable[[Path], Sample] | None
+    picture: Callable[[Path | IO[bytes]], Sample] | None
+    sound: Sound | None
 
 
 def load(model: str, folder: Path, text_length: int | None) -> Processor:
     """Loads them and writes their files to ``folder``."""
-    from transformers import AutoImageProcessor, AutoTokenizer
+    from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoTokenizer
 
     tokenizer = _try(lambda: AutoTokenizer.from_pretrained(model))
     images = _try(lambda: AutoImageProcessor.from_pretrained(model, use_fast=False))
-    found = [p for p in (tokenizer, images) if p is not None]
+    sounds = _try(lambda: AutoFeatureExtractor.from_pretrained(model)) if images is None else None
+    if not hasattr(sounds, "sampling_rate"):
+        sounds = None
+    found = [p for p in (tokenizer, images, sounds) if p is not None]
     for processor in found:
         processor.save_pretrained(folder)
     return Processor(
         folder if found else None,
         _text(tokenizer, text_length) if tokenizer is not None else None,
         _picture(images) if images is not None else None,
+        _sound(sounds) if sounds is not None else None,
     )
 
 
@@ -68,15 +76,25 @@ def _text(tokenizer: Any, length: int | None) -> Callable[[str], Sample]:
     return to_sample
 
 
-def _picture(processor: Any) -> Callable[[Path], Sample]:
+def _picture(processor: Any) -> Callable[[Path | IO[bytes]], Sample]:
     from PIL import Image
 
-    def to_sample(path: Path) -> Sample:
+    def to_sample(path: Path | IO[bytes]) -> Sample:
         with Image.open(path) as picture:
             encoded = processor(picture.convert("RGB"), return_tensors="np")
         return {k: v.astype(np.float32) if v.dtype.kind == "f" else v for k, v in encoded.items()}
 
     return to_sample
+
+
+def _sound(extractor: Any) -> Sound:
+    rate = int(extractor.sampling_rate)
+
+    def to_sample(samples: np.ndarray[Any, Any]) -> Sample:
+        encoded = extractor(samples, sampling_rate=rate, return_tensors="np")
+        return {k: v.astype(np.float32) if v.dtype.kind == "f" else np.asarray(v, np.int64) for k, v in encoded.items()}
+
+    return Sound(rate, int(getattr(extractor, "n_samples", _LONGEST * rate)), to_sample)
 
 
 def _try(load_one: Callable[[], Any]) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -15,6 +15,21 @@ from edgebig.similarity import compare
 
 Sample = dict[str, np.ndarray[Any, Any]]
 Extent = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A feature extractor for recordings.
+
+    Attributes:
+        rate: sampling rate that it takes, in Hz.
+        longest: samples that it takes at once.
+        to_sample: makes a sample of float32 ``[samples]``, mono, -1 to 1.
+    """
+
+    rate: int
+    longest: int
+    to_sample: Callable[[np.ndarray[Any, Any]], Sample]
 
 
 @dataclass(frozen=True)
@@ -51,6 +66,7 @@ class Source:
         processor: folder with the tokenizer and image processor, where the model brings them.
         text: makes a sample of a line of text, where the model brings a tokenizer.
         picture: makes a sample of a picture, where the model brings an image processor.
+        sound: makes a sample of a recording, where the model brings a feature extractor.
         notes: what was done, a line each.
     """
 
@@ -61,7 +77,8 @@ class Source:
     sha256: str | None = None
     processor: Path | None = None
     text: Callable[[str], Sample] | None = None
-    picture: Callable[[Path], Sample] | None = None
+    picture: Callable[[Path | IO[bytes]], Sample] | None = None
+    sound: Sound | None = None
     notes: tuple[str, ...] = ()
 
 

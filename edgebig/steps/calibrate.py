@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from edgebig import __version__
+from edgebig.cache import CacheFile, cache_folder, fingerprint, key_of
 from edgebig.calibrate import (
     METHODS,
+    Checkpoint,
     Feedback,
     GeneratedText,
     NoFeedback,
@@ -24,17 +25,18 @@ from edgebig.calibrate import (
     open_samples,
     unstable,
 )
-from edgebig.calibrate.samples import Located, Preparers
+from edgebig.calibrate.samples import Located
 from edgebig.errors import CalibrationError, RecipeError
+from edgebig.graph import Graph
 from edgebig.preprocess import Preprocess
 from edgebig.quantize import clamp_masks, observed_tensors, planned_tensors
 from edgebig.request import Request
 from edgebig.resources import data_folder
 from edgebig.source import Source
-from edgebig.spec import TensorSpec
 from edgebig.stages import StageNotes
+from edgebig.steps.preparers import preparers_for
+from edgebig.steps.synthetic import SYNTHETIC, synthetic_for
 from edgebig.steps.work import PartWork, Sample
-from edgebig.tasks.vision import prepare
 from edgebig.verify import Golden, made_inputs, outputs_of
 
 _CALIBRATED = {"int8", "fp8"}
@@ -42,7 +44,9 @@ _DISTANCE = 8
 _GENERATED = 8
 """Tokens that a decoder writes after each calibration text."""
 
-_MOST_WARNINGS = 8
+_MOST_WARNINGS = 4
+_OTHER = {"sources", "__pycache__"}
+_READY_FILES = {".npz", ".txt"}
 _RANGED = {*_CALIBRATED, "fp16", "auto"}
 
 
@@ -53,7 +57,7 @@ def calibrate_part(part: PartWork, source: Source, request: Request, notes: Stag
     if data is None and recipe.precision in _CALIBRATED:
         raise CalibrationError(
             f"--precision {recipe.precision} needs samples of what {part.name} will see: give --calib "
-            "(.npy, .npz, a folder of pictures, a text file, or ready:sentences)"
+            "(.npy, .npz, a folder of pictures, a text file, ready:sentences, or synthetic where there is nothing)"
         )
     feedback = _feedback(part, request)
     chosen = _made(part, recipe.golden) if data is None else _real(part, source, request, data, feedback, notes)
@@ -80,6 +84,7 @@ class _Chosen:
     golden: list[Sample]
     samples: Iterable[Located]
     origin: str
+    path: Path | None = None
 
 
 def _made(part: PartWork, count: int) -> _Chosen:
@@ -92,12 +97,24 @@ def _real(
     part: PartWork, source: Source, request: Request, data: Any, feedback: Feedback, notes: StageNotes
 ) -> _Chosen:
     recipe = request.recipe
-    prepare_for = _preparers(part, source, request)
-    stream = open_samples(data, part.graph.inputs, recipe.calibration.samples + recipe.golden, prepare_for)
+    prepare_for = preparers_for(part, source, request)
+    count = recipe.calibration.samples + recipe.golden
+    if isinstance(data, str) and data == SYNTHETIC:
+        stream = synthetic_for(part, source, request, prepare_for, notes)
+    else:
+        stream = open_samples(
+            data,
+            part.graph.inputs,
+            count,
+            prepare_for,
+            carried=feedback.carried,
+            skip_bad=recipe.calibration.skip_bad,
+        )
     golden, samples = _hold_out(stream, recipe.golden, notes)
     if recipe.golden_inputs == "synthetic":
         golden = made_inputs(part.graph, _best_shapes(part), recipe.golden)
-    return _Chosen([feedback.begin("golden", sample) for sample in golden], samples, stream.source)
+    path = Path(data) if isinstance(data, str | Path) and Path(data).exists() else None
+    return _Chosen([feedback.begin("golden", sample) for sample in golden], samples, stream.source, path)
 
 
 def _collect(part: PartWork, request: Request, chosen: _Chosen, feedback: Feedback, notes: StageNotes) -> None:
@@ -125,6 +142,7 @@ def _collect(part: PartWork, request: Request, chosen: _Chosen, feedback: Feedba
         memory=recipe.calibration.memory_mb << 20,
         tick=lambda n: notes.progress(f"{n} samples"),
         feedback=feedback,
+        checkpoint=_checkpoint(chosen, observed, request, tensors),
     )
     part.ranges = collected.ranges(methods[0])
     warnings = check.findings(chosen.golden) + unstable(collected, methods[0], planned)
@@ -136,6 +154,19 @@ def _collect(part: PartWork, request: Request, chosen: _Chosen, feedback: Feedba
     notes.decline(*(f"{part.name}: {line}" for line in warnings[:_MOST_WARNINGS]))
     if len(warnings) > _MOST_WARNINGS:
         notes.decline(f"{part.name}: {len(warnings) - _MOST_WARNINGS} more in the calibration report")
+
+
+def _checkpoint(chosen: _Chosen, observed: Graph, request: Request, tensors: list[str]) -> Checkpoint | None:
+    """Where these statistics are kept: only what they depend on makes the name. Data from Python has none."""
+    folder = cache_folder()
+    if folder is None or chosen.path is None:
+        return None
+    recipe = request.recipe
+    settings = recipe.model_dump_json(
+        include={"calibration", "golden", "golden_inputs", "preprocess", "state", "shapes"}
+    )
+    name = key_of([__version__, observed.digest(), fingerprint(chosen.path), settings, *tensors])
+    return Checkpoint(CacheFile(folder / "calibration", f"{name}.npz"))
 
 
 def _feedback(part: PartWork, request: Request) -> Feedback:
@@ -185,7 +216,7 @@ def _hold_out(stream: Samples, count: int, notes: StageNotes) -> tuple[list[Samp
     if len(first) == len(golden):
         notes.decline("only one sample: it is both calibrated and verified with: give more to tell the two apart")
         return golden, first
-    rest = Samples(stream.source, lambda: (found for i, found in enumerate(stream.read()) if not is_golden(i)))
+    rest = replace(stream, read=lambda: (found for i, found in enumerate(stream.read()) if not is_golden(i)))
     return golden, rest
 
 
@@ -194,7 +225,7 @@ def _data_for(part: PartWork, source: Source, request: Request) -> Any:
     data = request.data
     if isinstance(data, str) and data.startswith("ready:"):
         data = _ready(data)
-    if data is None or len(source.parts) == 1:
+    if data is None or len(source.parts) == 1 or (isinstance(data, str) and data == SYNTHETIC):
         return data
     folder = Path(data) / part.name if isinstance(data, str | Path) else None
     if folder is not None and folder.is_dir():
@@ -209,45 +240,11 @@ def _data_for(part: PartWork, source: Source, request: Request) -> Any:
 
 def _ready(name: str) -> Path:
     folder = data_folder("calibration")
-    known = {p.stem: p for p in folder.glob("*.txt")}
+    known = {p.stem: p for p in folder.iterdir() if p.suffix in _READY_FILES or (p.is_dir() and p.name not in _OTHER)}
     found = known.get(name.removeprefix("ready:"))
     if found is None:
         raise CalibrationError(f"no ready set {name!r}: there is {', '.join(f'ready:{k}' for k in sorted(known))}")
     return found
-
-
-def _preparers(part: PartWork, source: Source, request: Request) -> Preparers:
-    picture = source.picture
-    if request.recipe.preprocess is not None:
-        picture = _picture_by_recipe(part, request)
-    text = source.text
-    return Preparers(_fitted(picture, part), _fitted(text, part))
-
-
-def _picture_by_recipe(part: PartWork, request: Request) -> Callable[[Path], Sample]:
-    how = request.recipe.preprocess
-    takes = [s for s in part.graph.inputs if len(s.shape) == 4]
-    if how is None or len(takes) != 1:
-        names = ", ".join(str(s) for s in part.graph.inputs)
-        raise RecipeError(f"preprocess makes one picture tensor, the model takes {names}: give .npz samples instead")
-    spec: TensorSpec = takes[0]
-    return lambda path: {spec.name: prepare(path, how).astype(spec.dtype)}
-
-
-def _fitted(make: Callable[[Any], Sample] | None, part: PartWork) -> Callable[[Any], Sample] | None:
-    """A processor whose samples also hold the empty cache that a decoder starts from."""
-    if make is None:
-        return None
-    caches = [s for s in part.graph.inputs if s.name.startswith("past_key_values")]
-
-    def to_sample(item: Any) -> Sample:
-        sample = make(item)
-        for spec in caches:
-            sizes = [d if isinstance(d, int) else 1 if "batch" in str(d) else 0 for d in spec.shape]
-            sample.setdefault(spec.name, np.zeros(sizes, spec.dtype))
-        return sample
-
-    return to_sample
 
 
 def _best_shapes(part: PartWork) -> dict[str, tuple[int, ...]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from edgebig.build import derive_profiles
@@ -35,16 +37,15 @@ def prepare_graph(part: SourcePart, source: Source, request: Request, notes: Sta
     graph = part.graph
     takes = {spec.name: spec.shape for spec in graph.inputs}
     freeze = {name: value for name, value in request.recipe.freeze.items() if name in takes}
-    asked = {name: shape for name, shape in request.recipe.shapes.items() if name in takes and name not in freeze}
-    frozen = _frozen_values(part, freeze)
+    asked = {name: shape for name, shape in request.recipe.shapes.items() if name in takes}
     shapes = {name: _shape(name, takes[name], wanted) for name, wanted in asked.items()}
     pinned = {name: shape for name, shape in part.fixed.items() if name not in shapes}
     opset = request.recipe.opset
     if request.target.is_nvidia:
         opset = max(opset, _OPSET.get(request.recipe.precision, 0))
     passes: list[Pass] = [
-        FreezeInputs(freeze),
         SetShapes({**pinned, **shapes}),
+        FreezeInputs(freeze),
         RaiseOpset(opset),
         RaiseToFloat32(),
         FoldBatchNorm(),
@@ -53,13 +54,15 @@ def prepare_graph(part: SourcePart, source: Source, request: Request, notes: Sta
         NameNodes(),
     ]
     before = len(graph.nodes())
+    frozen = _frozen_values(takes, {spec.name: spec.dtype for spec in graph.inputs}, freeze, shapes)
     for report in run_passes(graph, passes):
         prefix = "" if len(source.parts) == 1 else f"{part.name}: "
         if report.changed:
             notes.note(f"{prefix}{report.name}: {', '.join(report.changed)}")
         notes.decline(*(f"{prefix}{report.name}: {line}" for line in report.declined))
     notes.note(f"{part.name}: {before} nodes became {len(graph.nodes())}, opset {graph.opset}")
-    return PartWork(part, graph, derive_profiles(graph.inputs, asked, part.axes), frozen)
+    left = {name: shape for name, shape in asked.items() if name not in freeze}
+    return PartWork(part, graph, derive_profiles(graph.inputs, left, part.axes), frozen)
 
 
 def _check_names(source: Source, request: Request, notes: StageNotes) -> None:
@@ -75,12 +78,17 @@ def _check_names(source: Source, request: Request, notes: StageNotes) -> None:
         notes.decline(f"the recipe's {name!r} is passed over: the model has no such input")
 
 
-def _frozen_values(part: SourcePart, freeze: dict[str, int | float | bool]) -> Sample:
-    specs = {spec.name: spec for spec in part.graph.inputs}
+def _frozen_values(
+    takes: Mapping[str, tuple[Dim, ...]],
+    dtypes: Mapping[str, str],
+    freeze: Mapping[str, int | float | bool],
+    shapes: Mapping[str, tuple[Dim, ...]],
+) -> Sample:
+    """What runs of the original must be given for the inputs that became constants."""
     values: Sample = {}
     for name, value in freeze.items():
-        sizes = [d if isinstance(d, int) else 1 for d in specs[name].shape]
-        values[name] = np.full(sizes, value).astype(specs[name].dtype)
+        sizes = [d if isinstance(d, int) else 1 for d in shapes.get(name, takes[name])]
+        values[name] = np.full(sizes, value).astype(dtypes[name])
     return values
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import wave
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,18 +29,20 @@ class Runnable(Protocol):
         """Outputs by name."""
 
 
-def read_wav(path: str | Path, rate: int) -> Floats:
+def read_wav(path: str | Path | IO[bytes], rate: int) -> Floats:
     """The recording as float32 ``[samples]``, mono, from -1 to 1. Several channels are averaged.
 
     Args:
-        path: a WAV file of 8, 16, 24 or 32-bit PCM.
+        path: a WAV file of 8, 16, 24 or 32-bit PCM, or its open bytes.
         rate: the sampling rate that the model expects, in Hz.
 
     Raises:
         InputError: the file is missing, truncated or empty, no PCM WAV, or has another rate.
     """
+    given = str(path) if isinstance(path, str | Path) else path
+    path = given if isinstance(given, str) else getattr(given, "name", "given as bytes")
     try:
-        with wave.open(str(path), "rb") as stream:
+        with wave.open(given, "rb") as stream:
             found, channels, width = stream.getframerate(), stream.getnchannels(), stream.getsampwidth()
             expected = stream.getnframes() * channels * width
             data = stream.readframes(stream.getnframes())

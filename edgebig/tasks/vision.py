@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from edgebig.tasks.image_processors import unsupported as unsupported
 if TYPE_CHECKING:
     from PIL import Image
 
-    Picture = str | Path | Image.Image | NDArray[np.uint8]
+    Picture = str | Path | IO[bytes] | Image.Image | NDArray[np.uint8]
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -34,7 +34,7 @@ def read_picture(picture: Picture) -> Pixels:
     transparency is dropped, and of an animation the first frame is taken.
 
     Args:
-        picture: a file's path, a Pillow image, or uint8 ``[height, width, 3]`` in RGB.
+        picture: a file's path or its open bytes, a Pillow image, or uint8 ``[height, width, 3]`` in RGB.
 
     Raises:
         InputError: the file is missing, no picture or truncated, or the array has another form.

@@ -44,7 +44,7 @@ def test_quiet_prints_the_path_and_verbose_what_was_done(
     assert (quiet.code, quiet.out, quiet.err) == (0, f"{out}\n", "")
     verbose = edgebig("compile", mlp, "-o", out, "-v", "-f", "-p", "int8", "-c", samples)
     assert verbose.code == 0
-    assert "      model: min-max ranges of 4 tensors over 36 samples of samples.npz, 4 golden inputs\n" in verbose.out
+    assert "      model: min-max ranges of 2 tensors over 36 samples of samples.npz, 4 golden inputs\n" in verbose.out
 
 
 def test_json_is_one_object_with_the_figures(edgebig: Run, mlp: Path, samples: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 import onnxscript.rewriter as rewriter
-from onnx_ir.passes.common import IdentityEliminationPass, RemoveUnusedNodesPass
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from edgebig.graph.graph import Graph
 from edgebig.graph.passes.base import PassReport, difference, operators
@@ -24,24 +24,31 @@ class RemoveNoOps:
     def __call__(self, graph: Graph) -> PassReport:
         before = operators(graph)
         graph.model = rewriter.rewrite(graph.model)
-        IdentityEliminationPass()(graph.model)
         for node in graph.nodes():
-            for attribute in node.attributes.values():
-                if attribute.type == ir.AttributeType.GRAPH:
-                    _own_outputs(attribute.as_graph())
-        # only now: it would take the producer of an outer value for unused that a branch just returns
+            if node.op_type == "Identity" and not node.domain:
+                _remove_identity(node)
         RemoveUnusedNodesPass()(graph.model)
         return PassReport(self.name, difference(before, operators(graph)))
 
 
-def _own_outputs(branch: ir.Graph) -> None:
-    """A branch must compute what it returns; removing its Identity may leave an outer value there."""
-    inside = {id(v) for v in [*branch.inputs, *branch.initializers.values()]}
-    inside |= {id(v) for node in branch for v in node.outputs}
-    for index, value in enumerate(branch.outputs):
-        if id(value) not in inside:
-            identity = ir.Node("", "Identity", [value])
-            identity.outputs[0].name = f"{value.name}/in_branch"
-            identity.outputs[0].type = value.type
-            branch.append(identity)
-            branch.outputs[index] = identity.outputs[0]
+def _remove_identity(node: ir.Node) -> None:
+    """Its readers read its input, unless the graph needs the node to give an output of its own.
+
+    onnx-ir's own pass gives two outputs one name where one is the Identity of the other, and takes
+    from a branch the only node that computes what it returns.
+    """
+    value, result = node.inputs[0], node.outputs[0]
+    owner = node.graph
+    if value is None or owner is None:
+        return
+    if result.is_graph_output():
+        producer = value.producer()
+        if producer is None or producer.graph is not owner or value.is_graph_output():
+            return
+        value.name, value.type = result.name, result.type or value.type
+        value.shape = result.shape if result.shape is not None else value.shape
+        for index, output in enumerate(owner.outputs):
+            if output is result:
+                owner.outputs[index] = value
+    ir.convenience.replace_all_uses_with(result, value)
+    owner.remove(node, safe=True)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from textnets import as_graph, as_model, assert_same, net, normal
 
 from edgebig.graph import Graph
-from edgebig.graph.passes import FoldConstants, RemoveNoOps, run_passes
+from edgebig.graph.passes import FoldConstants, Pass, RemoveNoOps, run_passes
 from edgebig.graph.shapes import infer_shapes
 
 WEIGHTS = {
@@ -160,6 +160,29 @@ def test_an_output_that_is_an_input_keeps_its_name() -> None:
     graph = cleaned(model)
     assert [s.name for s in graph.outputs] == ["y", "z"]
     assert_same(graph, model, {"x": normal(2)}, 0)
+
+
+@pytest.mark.parametrize("before", [[], [FoldConstants()]])
+def test_two_outputs_that_are_one_value_keep_both_names(before: list[Pass]) -> None:
+    model = net("float[2] x", "float[2] y, float[2] z, float[2] w", "y = Relu(x) z = Identity(y) w = Identity(z)")
+    graph = as_graph(model)
+    run_passes(graph, [*before, RemoveNoOps()])
+    assert [s.name for s in graph.outputs] == ["y", "z", "w"]
+    assert_same(graph, model, {"x": normal(2)}, 0)
+
+
+def test_a_recurrent_body_that_gives_its_state_twice_keeps_both() -> None:
+    body = """f, o = Scan<num_scan_inputs = 1, body = b (float[2] si, float[2] xi) => (float[2] so, float[2] oi)
+        { so = Add(si, xi) oi = Identity(so) }>(s, x)"""
+    model = net("float[2] s, float[3,2] x", "float[2] f, float[3,2] o", body)
+    assert_same(cleaned(model), model, {"s": normal(2), "x": normal(3, 2, seed=1)}, 0)
+
+
+def test_an_output_takes_over_the_name_from_what_computes_it() -> None:
+    model = net("float[N,2] x", "float[rows,2] y, float[N,2] z", "h = Relu(x) y = Identity(h) z = Neg(h)")
+    graph = cleaned(model)
+    assert [n.op_type for n in graph.nodes()] == ["Relu", "Neg"]
+    assert_same(graph, model, {"x": normal(3, 2)}, 0)
 
 
 def test_what_nothing_uses_goes() -> None:
