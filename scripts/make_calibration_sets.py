@@ -1,8 +1,13 @@
-"""Makes calibration sets: the ready one, and yours.
+"""Makes calibration sets: the ready ones, and yours.
 
-The ready set, from the sentences in ``calibration/sources/``, one file for each language::
+The ready sentences, from those in ``calibration/sources/``, one file for each language::
 
     python scripts/make_calibration_sets.py sentences -o calibration/sentences.txt
+
+The ready shapes (needs ``edgebig[vision]``) and the ready sounds, drawn from a fixed seed::
+
+    python scripts/make_calibration_sets.py shapes -o calibration/shapes
+    python scripts/make_calibration_sets.py sounds -o calibration/sounds
 
 The most different pictures of a large folder (needs ``edgebig[vision]``)::
 
@@ -19,6 +24,7 @@ import argparse
 import shutil
 import sys
 import unicodedata
+import wave
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +34,8 @@ import numpy as np
 from edgebig.errors import EdgebigError, InputError
 from edgebig.tasks.speech import Runnable, VoiceDetector, frames, read_wav
 
+SHAPES, HEIGHT, WIDTH, QUALITY = 24, 192, 256, 85
+SOUNDS, SECONDS, RATE = 8, 0.75, 16000
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 
@@ -37,6 +45,8 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     sentences = commands.add_parser("sentences", help="the ready set of sentences")
     sentences.add_argument("-o", "--output", type=Path, required=True)
+    for name, what in (("shapes", "the ready set of made pictures"), ("sounds", "the ready set of made recordings")):
+        commands.add_parser(name, help=what).add_argument("-o", "--output", type=Path, required=True, help="folder")
     pictures = commands.add_parser("pictures", help="the most different pictures of a folder")
     pictures.add_argument("folder", type=Path)
     pictures.add_argument("-o", "--output", type=Path, required=True, help="folder for copies of those chosen")
@@ -51,6 +61,10 @@ def main() -> None:
         sources = sorted((Path(__file__).parents[1] / "calibration" / "sources").glob("*.txt"))
         lines = interleave([file.read_text(encoding="utf-8").splitlines() for file in sources])
         arguments.output.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    elif arguments.command == "shapes":
+        write_shapes(arguments.output)
+    elif arguments.command == "sounds":
+        write_sounds(arguments.output)
     elif arguments.command == "pictures":
         arguments.output.mkdir(parents=True, exist_ok=True)
         for file in choose_pictures(arguments.folder, arguments.samples):
@@ -73,6 +87,32 @@ def interleave(groups: Sequence[Sequence[str]]) -> list[str]:
         lines = [unicodedata.normalize("NFC", line.strip()) for line in group if line.strip()]
         keyed += [((i + 0.5) / len(lines), number, line) for i, line in enumerate(lines)]
     return list(dict.fromkeys(line for _, _, line in sorted(keyed)))
+
+
+def write_shapes(folder: Path) -> None:
+    """Writes 24 scenes of shapes as JPEG, 256 x 192 pixels."""
+    from PIL import Image
+
+    from edgebig.calibrate.scenes import scene
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(SHAPES):
+        pixels = scene(np.random.default_rng(number), HEIGHT, WIDTH)
+        Image.fromarray(pixels).save(folder / f"shapes-{number:02}.jpg", quality=QUALITY, optimize=True)
+
+
+def write_sounds(folder: Path) -> None:
+    """Writes 8 made recordings as WAV of 0.75 s, 16 kHz, 16 bits."""
+    from edgebig.calibrate.sounds import sound
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(SOUNDS):
+        samples = sound(np.random.default_rng(number), int(SECONDS * RATE), RATE)
+        with wave.open(str(folder / f"sounds-{number:02}.wav"), "wb") as stream:
+            stream.setnchannels(1)
+            stream.setsampwidth(2)
+            stream.setframerate(RATE)
+            stream.writeframes(np.rint(samples * 32767).astype("<i2").tobytes())
 
 
 def choose_pictures(folder: Path, count: int) -> list[Path]:

@@ -84,12 +84,12 @@ def test_wheel_holds_all_code_and_data(wheel: Path) -> None:
     code = {file.relative_to(ROOT).as_posix() for file in (ROOT / "edgebig").rglob("*.py")}
     recipes = {f"edgebig/recipes/{file.name}" for file in (ROOT / "recipes").glob("*.yaml")}
     sets = {
-        f"edgebig/calibration/{file.name}"
-        for file in (ROOT / "calibration").iterdir()
-        if file.is_file() and file.suffix != ".py"
+        f"edgebig/calibration/{file.relative_to(ROOT / 'calibration').as_posix()}"
+        for file in (ROOT / "calibration").rglob("*")
+        if file.is_file() and file.parent.name != "sources" and file.suffix != ".pyc"
     }
     assert len(recipes) > 3
-    assert "edgebig/calibration/sentences.txt" in sets
+    assert {f"edgebig/calibration/{n}" for n in ("sentences.txt", "shapes/shapes-00.jpg", "sounds/sounds-00.wav")} < sets
     assert held == code | recipes | sets | {"edgebig/py.typed", "edgebig/targets.yaml"}
 
 

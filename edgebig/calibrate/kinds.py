@@ -58,10 +58,9 @@ def _float_kind(spec: TensorSpec, value: ir.Value) -> Kind | None:
     if spec.name.startswith(_CACHE):
         return "cache" if any(isinstance(d, str) and "batch" not in d for d in spec.shape) else None
     kernel = _first_kernel(value)
-    if len(spec.shape) == 4 and len(kernel) == 4 and {spec.shape[1], spec.shape[-1]} & {1, 3, None}:
-        return "picture"
-    if len(spec.shape) == 4 and len(kernel) == 4 and isinstance(spec.shape[1], str):
-        return "picture"
+    if len(spec.shape) == 4 and len(kernel) == 4:
+        is_colour = any(not isinstance(d, int) or d in (1, 3) for d in (spec.shape[1], spec.shape[-1]))
+        return "picture" if is_colour else None
     return "sound" if len(spec.shape) in (2, 3) and len(kernel) == 3 and kernel[1] == 1 else None
 
 
@@ -73,7 +72,7 @@ def _first_kernel(value: ir.Value) -> tuple[int, ...]:
             if node.op_type == "Conv" and index == 0:
                 weight = node.inputs[1]
                 return tuple(d for d in (weight.shape if weight and weight.shape else ()) if isinstance(d, int))
-            if node.op_type in _RESHAPED | _SCALED | _NORMALIZED and index < (2 if node.op_type != "Concat" else 99):
+            if node.op_type in _RESHAPED | _SCALED | _NORMALIZED:
                 for out in node.outputs:
                     if id(out) not in seen:
                         seen.add(id(out))

@@ -27,7 +27,6 @@ _MARGIN = 8 / 7
 """How much larger than the model's input a scene is drawn: processors crop."""
 
 _PICTURE_SIZE = 224
-_LUMINANCE = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True)
@@ -53,51 +52,10 @@ class Aids:
     recurrent: bool = False
 
 
-@dataclass(frozen=True)
-class Convention:
-    """How pixels from 0 to 255 become a tensor: ``(pixel - mean) / std`` in RGB or, turned, in BGR."""
-
-    name: str
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    turned: bool = False
-
-    def __call__(self, pixels: Array) -> Array:
-        """Float32 ``[1, 3, height, width]`` of uint8 ``[height, width, 3]`` in RGB."""
-        ordered = pixels[..., ::-1] if self.turned else pixels
-        values = (ordered - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
-        return np.ascontiguousarray(values.transpose(2, 0, 1)[None])
-
-
-CONVENTIONS = (
-    Convention("0 to 1", (0, 0, 0), (255, 255, 255)),
-    Convention("-1 to 1", (127.5,) * 3, (127.5,) * 3),
-    Convention("ImageNet's mean and deviation", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
-    Convention("0 to 255", (0, 0, 0), (1, 1, 1)),
-    Convention("BGR less Caffe's mean", (104, 117, 123), (1, 1, 1), turned=True),
-)
-
-
 def pictures_by(to_sample: Callable[[Array], Sample], spec: TensorSpec, aids: Aids, seed: int) -> Maker:
     """Scenes, prepared as the model's owner does."""
     height, width = (round(n * _MARGIN) for n in picture_size(spec, aids))
     return lambda number: to_sample(scene(np.random.default_rng([seed, number, 0]), height, width))
-
-
-def pictures_as(convention: Convention, spec: TensorSpec, aids: Aids, seed: int) -> Maker:
-    """Scenes of the input's own size by a convention, in the input's layout and batch size."""
-    height, width = picture_size(spec, aids)
-    batch = _batch(spec)
-
-    def make(number: int) -> Sample:
-        made = [
-            convention(scene(np.random.default_rng([seed, number * batch + i, 0]), height, width)) for i in range(batch)
-        ]
-        tensor = np.concatenate(made)
-        tensor = tensor.transpose(0, 2, 3, 1) if spec.shape[-1] == 3 else tensor
-        return {spec.name: np.ascontiguousarray(tensor.astype(spec.dtype))}
-
-    return make
 
 
 def picture_size(spec: TensorSpec, aids: Aids) -> tuple[int, int]:

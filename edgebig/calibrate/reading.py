@@ -53,7 +53,7 @@ class Reading:
     Attributes:
         asked: largest number of samples that were wanted; the data may hold fewer.
         read: samples met, those refused included.
-        used: samples handed out.
+        used: samples handed out, those held out as golden inputs included.
         refused: those that were skipped, and last the one that ended the reading, if one did.
     """
 
@@ -66,6 +66,10 @@ class Reading:
         """Forgets the iteration before."""
         self.read = self.used = 0
         self.refused = []
+
+    def findings(self) -> list[str]:
+        """What was left out and why, a line each."""
+        return [f"left out, as --calib-skip-bad allows: {refusal.reason}" for refusal in self.refused]
 
 
 def recording_of(where: str) -> str:

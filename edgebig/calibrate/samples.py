@@ -85,7 +85,7 @@ def open_samples(
             raise CalibrationError(f"calibration data: no such file or folder: {path}")
         source, find = open_files(path, inputs, prepare, carried)
     else:
-        kept = [_as_found(i, sample) for i, sample in enumerate(islice(data, limit + skip_bad))]
+        kept = _from_python(data, limit + skip_bad)
         source, find = f"{len(kept)} samples from Python", lambda: iter(kept)
     reading = Reading(asked=limit)
     return Samples(source, lambda: _used(_fitting(find(), inputs, carried), reading, skip_bad), reading)
@@ -109,12 +109,21 @@ def _used(found: Iterator[Found], reading: Reading, skip_bad: int) -> Iterator[L
             return
 
 
-def _as_found(index: int, sample: Any) -> Found:
-    where = f"sample {index}"
-    try:
-        return where, {k: np.asarray(v) for k, v in sample.items()}
-    except (AttributeError, ValueError) as error:
-        return where, refusal(where, f"expected a mapping from input name to array: {error}")
+def _from_python(data: Iterable[Mapping[str, Any]], count: int) -> list[Found]:
+    kept: list[Found] = []
+    for index, sample in enumerate(islice(data, count) if isinstance(data, Iterable) else [data]):
+        if isinstance(data, Mapping) or not isinstance(sample, Mapping):
+            found = "" if isinstance(data, Mapping) else f" of {type(sample).__name__} (sample {index})"
+            raise CalibrationError(
+                "calibration data: needs a path, or an iterable of mappings from input name to array, "
+                f"found {type(data).__name__}{found}"
+            )
+        where = f"sample {index}"
+        try:
+            kept.append((where, {k: np.asarray(v) for k, v in sample.items()}))
+        except ValueError as error:
+            kept.append((where, refusal(where, error)))
+    return kept
 
 
 def _fitting(samples: Iterator[Found], inputs: Sequence[TensorSpec], carried: frozenset[str]) -> Iterator[Found]:
@@ -125,7 +134,7 @@ def _fitting(samples: Iterator[Found], inputs: Sequence[TensorSpec], carried: fr
             yield where, found
             continue
         try:
-            check_sample(where, found, inputs, carried)
+            _check_form(where, found, inputs, carried)
             # ONNX Runtime reads memory as it is: a big-endian file's arrays need the machine's byte order
             named = ((s.name, found[s.name]) for s in inputs if s.name in found)
             whole = {name: a.astype(a.dtype.newbyteorder("="), copy=False) for name, a in named}
@@ -134,24 +143,27 @@ def _fitting(samples: Iterator[Found], inputs: Sequence[TensorSpec], carried: fr
             yield where, error
             continue
         for row_where, row in rows:
-            problem = _not_finite(row_where, row)
-            yield row_where, problem or row
+            yield row_where, _not_finite(row_where, row) or row
 
 
-def check_sample(
-    where: str, sample: Sample, inputs: Sequence[TensorSpec], carried: frozenset[str] = frozenset()
-) -> None:
-    """Refuses a sample that does not fit the inputs.
+def check_sample(where: str, sample: Sample, inputs: Sequence[TensorSpec]) -> None:
+    """Refuses a sample that does not fit the inputs or is not finite.
 
     Args:
         where: names the sample.
         sample: arrays by input.
         inputs: the model's inputs.
-        carried: inputs that may be missing.
 
     Raises:
         CalibrationError: it names the sample, the input, what was expected and what was found.
     """
+    _check_form(where, sample, inputs, frozenset())
+    problem = _not_finite(where, sample)
+    if problem is not None:
+        raise problem
+
+
+def _check_form(where: str, sample: Sample, inputs: Sequence[TensorSpec], carried: frozenset[str]) -> None:
     for spec in inputs:
         begin = f"calibration sample {where}: input {spec.name!r}"
         if spec.name not in sample:

@@ -16,12 +16,10 @@ import numpy as np
 from edgebig.calibrate.batchnorm import NormMoments, choose
 from edgebig.calibrate.kinds import Taken, kinds_of
 from edgebig.calibrate.makers import (
-    CONVENTIONS,
     FRAMES,
     Aids,
     Maker,
     longest_text,
-    pictures_as,
     pictures_by,
     sounds,
     texts,
@@ -37,8 +35,7 @@ Array = np.ndarray[Any, Any]
 Tick = Callable[[int], None]
 
 _CANDIDATES = 3
-_TRIED = 6
-"""Scenes that each convention is tried on."""
+"""Scenes that each kept one is chosen from."""
 
 
 def synthetic_samples(
@@ -81,20 +78,9 @@ def synthetic_samples(
             told.append(made[1])
     picture = next((t.spec for t in taken if t.kind == "picture"), None)
     if picture is not None:
-        with NormMoments(original, aids.constants) as norms:
-            maker, how = _pictures(norms, picture, aids, seed)
-            makers.append(maker)
-            if norms.layers:
-                # what the texts of a model of both are does not change with the choice
-                everything = _joined(taken, makers)
-                numbers, near, far = choose(norms, everything, count, _CANDIDATES, tick)
-                how += (
-                    f", chosen by the statistics of {norms.layers} BatchNormalizations "
-                    f"(distance {near:.3f}, of all tried {far:.3f})"
-                )
-            else:
-                how += ", their distribution assumed (the graph keeps no BatchNorm statistics)"
-            told.append(how)
+        makers.append(_pictures(picture, aids, seed))
+        numbers, how = _choice(original, _joined(taken, makers), count, aids, tick)
+        told.append(f"dead-leaves pictures, prepared as the model's are, {how}")
     make = _joined(taken, makers)
     framed = FRAMES if aids.recurrent else 0
     reading = Reading(asked=count)
@@ -155,22 +141,29 @@ def _mask(mask: Taken, taken: Sequence[Taken], sample: Sample) -> Array:
     return np.ones([d if isinstance(d, int) else 1 for d in mask.spec.shape], mask.spec.dtype)
 
 
-def _pictures(norms: NormMoments, spec: TensorSpec, aids: Aids, seed: int) -> tuple[Maker, str]:
-    """Scenes as the model takes them, and how that is known."""
-    if aids.picture is not None:
-        return pictures_by(aids.picture, spec, aids, seed), "dead-leaves pictures, prepared as the model's are"
-    if not norms.layers or 3 not in (spec.shape[1], spec.shape[-1]):
+def _pictures(spec: TensorSpec, aids: Aids, seed: int) -> Maker:
+    """Scenes as the model takes them.
+
+    Which preparation that is cannot be found out from the graph: even real pictures lead to moments
+    nearer to the stored ones when they are prepared in a wrong but similar way.
+    """
+    if aids.picture is None:
         raise CalibrationError(
             f"--calib synthetic: nothing tells how a picture becomes {spec}: add a preprocess section to the recipe "
             "(scale, mean, std), or give --calib"
         )
-    found = []
-    for convention in CONVENTIONS:
-        maker = pictures_as(convention, spec, aids, seed)
-        total = sum((norms.moments(maker(i)) for i in range(_TRIED)), np.zeros((2, 1)))
-        found.append((norms.distance(total / _TRIED), convention.name, maker))
-    _, name, best = min(found, key=lambda f: f[0])
-    return best, f"dead-leaves pictures from {name}, which fits the model's statistics best of {len(CONVENTIONS)} ways"
+    return pictures_by(aids.picture, spec, aids, seed)
+
+
+def _choice(original: Path, make: Maker, count: int, aids: Aids, tick: Tick | None) -> tuple[Sequence[int], str]:
+    """Numbers of the samples that fit the graph's BatchNormalizations, and what to say of them."""
+    with NormMoments(original, aids.constants) as norms:
+        if not norms.layers:
+            return range(count), "their distribution assumed (the graph keeps no BatchNorm statistics)"
+        numbers, near, far = choose(norms, make, count, _CANDIDATES, tick)
+    return numbers, (
+        f"chosen by the statistics of {norms.layers} BatchNormalizations (distance {near:.3f}, of all tried {far:.3f})"
+    )
 
 
 def _texts(

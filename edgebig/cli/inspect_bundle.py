@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from edgebig.bundle import Bundle
 from edgebig.cli.console import size_text, table
 from edgebig.cli.inspect_onnx import spec_lines
 from edgebig.errors import BundleError
+
+_LEAST_STABLE = 5
 
 
 def facts(path: Path) -> dict[str, Any]:
@@ -22,6 +25,11 @@ def facts(path: Path) -> dict[str, Any]:
     manifest = bundle.manifest.to_json()
     problem = _problem(bundle)
     files = {name: {**asdict(file), "intact": _is_intact(bundle, name)} for name, file in bundle.manifest.files.items()}
+    calibration = {
+        name: _calibration(bundle, part.calibration)
+        for name, part in bundle.manifest.parts.items()
+        if part.calibration is not None and files[part.calibration]["intact"]
+    }
     return {
         "kind": "bundle",
         "path": str(path),
@@ -30,6 +38,7 @@ def facts(path: Path) -> dict[str, Any]:
         "bytes": sum(file["bytes"] for file in files.values()),
         **{key: manifest[key] for key in ("name", "precision", "target", "recipe", "source", "parts", "stages")},
         **{key: manifest[key] for key in ("versions", "created", "schema_version")},
+        "calibration": calibration,
         "files": files,
     }
 
@@ -45,6 +54,7 @@ def lines(found: dict[str, Any]) -> list[str]:
     out += ["every file is as it was written" if found["intact"] else f"DAMAGED: {found['problem']}"]
     for name, part in found["parts"].items():
         out += _part_lines(name, part)
+        out += _calibration_lines(found["calibration"].get(name))
     marks = [[name, size_text(f["bytes"]), "" if f["intact"] else "damaged"] for name, f in found["files"].items()]
     out += ["", "files", *table(marks, right=[1], indent=2)]
     out += ["", "stages", *_stage_lines(found["stages"])]
@@ -65,6 +75,27 @@ def _part_lines(name: str, part: dict[str, Any]) -> list[str]:
         figures = {k: float(v) for k, v in s.items()}  # "Infinity" is a string in the manifest
         out.append(f"  {output} against the original: cosine {figures['cosine']:.6f}, SQNR {figures['sqnr_db']:.1f} dB")
     return out
+
+
+def _calibration(bundle: Bundle, name: str) -> dict[str, Any]:
+    """The calibration report without its histograms, which only the file holds."""
+    report: dict[str, Any] = json.loads(bundle.file(name).read_text(encoding="utf-8"))
+    report.pop("ranges", None)
+    for tensor in report.get("tensors", {}).values():
+        tensor.pop("histogram", None)
+    return report
+
+
+def _calibration_lines(report: dict[str, Any] | None) -> list[str]:
+    if report is None:
+        return []
+    out = [f"  calibrated on {report['samples']} samples of {report['source']}: {', '.join(report['methods'])}"]
+    tensors = report["tensors"]
+    moved = {name: t["moved"] for name, t in tensors.items() if t["moved"] is not None}
+    for name in sorted(moved, key=lambda n: -moved[n])[:_LEAST_STABLE]:
+        low, high = tensors[name]["min"], tensors[name]["max"]
+        out.append(f"    {name}: {float(low):.4g} to {float(high):.4g}, halves of the data differ by {moved[name]:.0%}")
+    return [*out, *(f"    warning: {line}" for line in report.get("warnings", [])[:_LEAST_STABLE])]
 
 
 def _stage_lines(stages: list[dict[str, Any]]) -> list[str]:

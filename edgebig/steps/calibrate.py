@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -146,7 +146,15 @@ def _collect(part: PartWork, request: Request, chosen: _Chosen, feedback: Feedba
     )
     part.ranges = collected.ranges(methods[0])
     warnings = check.findings(chosen.golden) + unstable(collected, methods[0], planned)
-    part.calibration = {**part.ranges.to_json(), **describe(collected, methods), "warnings": warnings}
+    reading = chosen.samples.reading if isinstance(chosen.samples, Samples) else None
+    if reading is not None:
+        warnings = reading.findings() + warnings
+    part.calibration = {
+        **part.ranges.to_json(),
+        **describe(collected, methods),
+        "reading": None if reading is None else asdict(reading),
+        "warnings": warnings,
+    }
     notes.note(
         f"{part.name}: {', '.join(m.name for m in methods)} ranges of {len(tensors)} tensors over {collected.samples} "
         f"samples of {chosen.origin}, {len(chosen.golden)} golden inputs"
@@ -163,7 +171,7 @@ def _checkpoint(chosen: _Chosen, observed: Graph, request: Request, tensors: lis
         return None
     recipe = request.recipe
     settings = recipe.model_dump_json(
-        include={"calibration", "golden", "golden_inputs", "preprocess", "state", "shapes"}
+        include={"audio", "calibration", "golden", "golden_inputs", "preprocess", "state", "shapes"}
     )
     name = key_of([__version__, observed.digest(), fingerprint(chosen.path), settings, *tensors])
     return Checkpoint(CacheFile(folder / "calibration", f"{name}.npz"))

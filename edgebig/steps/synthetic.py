@@ -46,7 +46,7 @@ def synthetic_for(
         shapes={name: profile.opt for name, profile in part.profiles.items()},
         constants=part.frozen,
         picture=_by_file(prepare.picture) if prepare.picture is not None else None,
-        vocabulary=_vocabulary(source.processor, prepare.text) if prepare.text is not None else None,
+        vocabulary=vocabulary_of(source.processor, prepare.text) if prepare.text is not None else None,
         rate=int(config.get("sampling_rate", _RATE)),
         normalized=bool(config.get("do_normalize", False)) and "sampling_rate" in config,
         recurrent=bool(states),
@@ -82,7 +82,7 @@ def _by_file(prepare: Callable[[Path], Sample]) -> Callable[[np.ndarray[Any, Any
     return to_sample
 
 
-def _vocabulary(processor: Path | None, encode: Callable[[str], Sample]) -> Vocabulary | None:
+def vocabulary_of(processor: Path | None, encode: Callable[[str], Sample]) -> Vocabulary | None:
     """The tokenizer's ordinary tokens, words before single characters; ``None`` without a ``tokenizer.json``."""
     file = processor / "tokenizer.json" if processor is not None else None
     if file is None or not file.is_file():

@@ -1,4 +1,4 @@
-"""Ranges survive a file, and observers merge to the same whatever the split."""
+"""Ranges survive a file and merge."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("onnx_ir")
 
-from edgebig.calibrate.observers import MinMaxObserver
 from edgebig.calibrate.ranges import Range, Ranges
 
 FLOATS = st.floats(width=32, allow_nan=False)
@@ -38,18 +36,3 @@ def test_magnitude(low: float, high: float, magnitude: float) -> None:
 
 def test_merging_ranges_keeps_the_extremes() -> None:
     assert Range(-1, 2).merge(Range(-3, 1)) == Range(-3, 2)
-
-
-@settings(deadline=None)
-@given(st.lists(st.tuples(st.lists(FLOATS), st.booleans())))
-def test_observers_merge_to_what_one_would_have_seen(batches: list[tuple[list[float], bool]]) -> None:
-    whole, left, right = MinMaxObserver(), MinMaxObserver(), MinMaxObserver()
-    for values, goes_left in batches:
-        extremes = (min(values, default=math.inf), max(values, default=-math.inf))
-        whole.update(*extremes)
-        (left if goes_left else right).update(*extremes)
-    everything = [v for values, _ in batches for v in values]
-    assert whole.is_empty == (not everything)
-    left.merge(right)
-    assert left.range() == whole.range()
-    assert whole.range() == (Range(min(everything), max(everything)) if everything else Range(0.0, 0.0))
