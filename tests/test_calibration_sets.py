@@ -43,6 +43,27 @@ def test_a_prefix_of_the_set_holds_every_language(make_sets: ModuleType) -> None
         assert half & set(file.read_text(encoding="utf-8").splitlines()), file.name
 
 
+def test_the_ready_shapes_and_sounds_are_what_the_script_makes(make_sets: ModuleType, tmp_path: Path) -> None:
+    image_module = pytest.importorskip("PIL.Image")
+    make_sets.write_shapes(tmp_path / "shapes")
+    make_sets.write_sounds(tmp_path / "sounds")
+    for name, largest in (("shapes", 500_000), ("sounds", 200_000)):
+        ready, made = (sorted((folder / name).iterdir()) for folder in (FOLDER, tmp_path))
+        assert [f.name for f in ready] == [f.name for f in made] and len(ready) >= 8
+        assert sum(f.stat().st_size for f in ready) < largest
+    for file in sorted((tmp_path / "sounds").iterdir()):
+        made_samples, ready_samples = (
+            np.frombuffer((folder / "sounds" / file.name).read_bytes()[44:], "<i2").astype(int)
+            for folder in (tmp_path, FOLDER)
+        )
+        assert np.abs(made_samples - ready_samples).max() <= 1  # Fourier transforms round differently by machine
+    for file in sorted((tmp_path / "shapes").iterdir()):
+        pixels = [
+            np.asarray(image_module.open(folder / "shapes" / file.name), np.int64) for folder in (tmp_path, FOLDER)
+        ]
+        assert pixels[0].shape == (192, 256, 3) and np.abs(pixels[0] - pixels[1]).mean() < 1
+
+
 def test_the_pictures_chosen_differ(make_sets: ModuleType, tmp_path: Path) -> None:
     image_module = pytest.importorskip("PIL.Image")
     for name, gray in (("a", 0), ("b", 1), ("c", 128), ("d", 129), ("e", 254), ("f", 255)):

@@ -15,10 +15,13 @@ pytest.importorskip("tensorrt_rtx_bindings")
 
 import edgebig
 from edgebig.bundle import Bundle
+from edgebig.calibrate.makers import Aids
+from edgebig.calibrate.synthetic import synthetic_samples
 from edgebig.graph import Graph
 from edgebig.recipe import Recipe
 from edgebig.similarity import Similarity, compare
 from edgebig.spec import TensorSpec
+from edgebig.steps.synthetic import vocabulary_of
 from edgebig.tasks.speech import VoiceDetector, frames, read_wav
 from edgebig.tasks.vision import prepare
 
@@ -247,3 +250,24 @@ def test_minilm(target: str, precision: str, minilm: tuple[Path, Any], tmp_path:
         assert worst.max_relative <= 1e-4 if precision == "fp32" else worst.cosine > bound, found
     elif target != "agx-orin-64gb":
         assert (tmp_path / "b" / part.engines[0].path).stat().st_size > 1_000_000
+
+
+def test_minilm_int8_without_data(minilm: tuple[Path, Any], tmp_path: Path) -> None:
+    exported, tokenizer = minilm
+    graph = exported / "graphs" / "model.original.onnx"
+    vocabulary = vocabulary_of(exported / "processor", lambda line: tokens(tokenizer, line))
+    assert vocabulary is not None and tokenizer.cls_token_id not in vocabulary.ids
+    opened = Graph.load(graph)
+    made = synthetic_samples(opened, graph, opened.inputs, 26, Aids(vocabulary=vocabulary))
+    samples = [sample for _, sample in made]
+    for sample in samples:
+        ids = sample["input_ids"][0]
+        assert (ids[0], ids[-1]) == (tokenizer.cls_token_id, tokenizer.sep_token_id)
+    recipe = Recipe.load("sentence-embedding").changed(golden=2, task=None)
+    edgebig.compile(graph, target="cpu", precision="int8", out=tmp_path / "b", calibration=samples, recipe=recipe)
+    unseen = [tokens(tokenizer, line) for line in SENTENCES]
+    with edgebig.load(tmp_path / "b") as session:
+        found = [session.run(s)["last_hidden_state"].mean(axis=1)[0] for s in unseen]
+    expected = [a["last_hidden_state"].mean(axis=1)[0] for a in original(graph, unseen)]
+    cosines = [compare(a, b).cosine for a, b in zip(expected, found, strict=True)]
+    assert min(cosines) > 0.95, cosines

@@ -3,7 +3,7 @@
 from edgebig.calibrate.checkpoint import Checkpoint
 from edgebig.calibrate.collect import Collected, collect, collect_ranges
 from edgebig.calibrate.feedback import Feedback, GeneratedText, NoFeedback, RecurrentState, find_states
-from edgebig.calibrate.methods import METHODS
+from edgebig.calibrate.methods import METHODS, MinMax
 from edgebig.calibrate.ranges import Range, Ranges
 from edgebig.calibrate.report import SetCheck, describe, unstable
 from edgebig.calibrate.samples import Sample, Samples, open_samples
@@ -14,6 +14,7 @@ __all__ = [
     "Collected",
     "Feedback",
     "GeneratedText",
+    "MinMax",
     "NoFeedback",
     "Range",
     "Ranges",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO
 
@@ -39,19 +38,19 @@ class Checkpoint:
             with np.load(path, allow_pickle=False) as kept:
                 arrays = dict(kept)
             meta = json.loads(str(arrays["meta"]))
+            count = int(meta["count"])
             # read whole before anything is filled: a damaged file must not leave half of it behind
             found = [
-                (half[name], row, arrays.get(f"{number}.{index}"))
-                for number, half in enumerate(halves)
-                for index, (name, row) in enumerate(meta["halves"][number].items())
+                (statistics, _read(rows[name], statistics, arrays.get(f"{number}.{index}")))
+                for number, (half, rows) in enumerate(zip(halves, meta["halves"], strict=True))
+                for index, (name, statistics) in enumerate(half.items())
             ]
-            for statistics, row, counts in found:
-                _fill(statistics, row, counts)
-            state = {k.removeprefix("state."): v for k, v in arrays.items() if k.startswith("state.")}
-            return int(meta["count"]), state
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        except Exception:  # a damaged file raises whatever its readers come upon
             self._file.remove()
             return 0, {}
+        for statistics, kept in found:
+            statistics.merge(kept)
+        return count, {k.removeprefix("state."): v for k, v in arrays.items() if k.startswith("state.")}
 
     def is_due(self) -> bool:
         """Whether it is time to save again."""
@@ -86,12 +85,14 @@ def _row(statistics: TensorStatistics) -> dict[str, Any]:
     }
 
 
-def _fill(statistics: TensorStatistics, row: Mapping[str, Any], counts: np.ndarray[Any, Any] | None) -> None:
-    if statistics.histogram is not None:
+def _read(row: Mapping[str, Any], like: TensorStatistics, counts: np.ndarray[Any, Any] | None) -> TensorStatistics:
+    kept = TensorStatistics(counted=like.histogram is not None)
+    if kept.histogram is not None:
         if counts is None or counts.shape != (2 * HALF,):
             raise ValueError("no counts, or of another size")
-        statistics.histogram.exponent = row["exponent"]
-        statistics.histogram.counts = counts.astype(np.int64)
-    statistics.samples, statistics.unbounded = int(row["samples"]), int(row["unbounded"])
-    statistics.smallest, statistics.largest = (float(text) for text in row["extremes"])
-    statistics.sums = [int(text) for text in row["sums"]]
+        kept.histogram.exponent = None if row["exponent"] is None else int(row["exponent"])
+        kept.histogram.counts = counts.astype(np.int64)
+    kept.samples, kept.unbounded = int(row["samples"]), int(row["unbounded"])
+    kept.smallest, kept.largest = (float(text) for text in row["extremes"])
+    kept.sums = [int(text) for text in row["sums"]]
+    return kept

@@ -79,8 +79,8 @@ def collect(
         memory: bytes of values that a run may hand out; more are fetched by several runs of a sample.
         tick: called after each sample with the number run so far.
         feedback: carries outputs of one run into the next, for models with state.
-        checkpoint: where the statistics are kept now and then, when interrupted and at the end; samples
-            that it has already are read, but not run.
+        checkpoint: where the statistics are kept every few seconds and at the end; samples that it has
+            already are read, but not run.
 
     Raises:
         CalibrationError: no samples, or a tensor became NaN on one; the first of the graph is named.
@@ -143,17 +143,20 @@ class _Run:
         if self._groups is None:
             self._groups = _groups(self._observed, self._probes, sample, self._memory)
         kept: Sample = {}
+        seen: dict[str, tuple[float, float]] = {}
         for index, group in enumerate(self._groups):
             first = index == 0
             wanted = [name for name in group if name not in sample]
             wanted += [*self._reductions, *(n for n in self._feedback.outputs if n not in wanted)] if first else []
-            values = self._executor.run(sample, wanted)
+            # nothing is wanted where all that is counted are inputs
+            values = self._executor.run(sample, wanted) if wanted else {}
             values.update({name: sample[name] for name in group if name in sample})
             if first:
                 kept = {name: values[name] for name in self._feedback.outputs}
             self.finish()
             extremes = self._probes.extremes if first else {}
-            self._pending = self._counter.submit(_count, statistics, extremes, group, values, where)
+            derived = self._probes.derived if index == len(self._groups) - 1 else {}
+            self._pending = self._counter.submit(_count, statistics, extremes, group, derived, values, seen, where)
             # only the counting thread holds them now
             del values
         return kept
@@ -176,7 +179,9 @@ def _count(
     statistics: Mapping[str, TensorStatistics],
     extremes: Mapping[str, tuple[str, str, str]],
     group: Sequence[str],
+    derived: Mapping[str, tuple[str, ...]],
     values: Mapping[str, Array],
+    seen: dict[str, tuple[float, float]],
     where: str,
 ) -> None:
     for name, (low, high, total) in extremes.items():
@@ -187,7 +192,12 @@ def _count(
     for name in group:
         array = values[name]
         low_high = (float(array.min()), float(array.max())) if array.size else (math.inf, -math.inf)
-        statistics[name].update(*_checked(name, *low_high, where), array)
+        seen[name] = _checked(name, *low_high, where)
+        statistics[name].update(*seen[name], array)
+    for name, sources in derived.items():
+        lows, highs = zip(*(seen[source] for source in sources), strict=True)
+        seen[name] = min(lows), max(highs)
+        statistics[name].update(*seen[name])
 
 
 def _checked(name: str, smallest: float, largest: float, where: str) -> tuple[float, float]:
@@ -224,14 +234,13 @@ def _bytes(observed: Graph, name: str, sample: Sample) -> int:
 
 
 def _derive(statistics: Mapping[str, TensorStatistics], probes: Probes) -> None:
-    """Fills the statistics of tensors that only move or join the values of others."""
+    """Fills the histograms of tensors that only move or join the values of others."""
     for name, sources in probes.derived.items():
-        joined = statistics[name]
+        joined = statistics[name].histogram
         for source in sources:
-            joined.merge(statistics[source])
-        # the parts were seen on the same samples
-        joined.samples //= max(len(sources), 1)
-        joined.unbounded //= max(len(sources), 1)
+            part = statistics[source].histogram
+            if joined is not None and part is not None:
+                joined.merge(part)
 
 
 def _merged(halves: Sequence[Mapping[str, TensorStatistics]], name: str) -> TensorStatistics:

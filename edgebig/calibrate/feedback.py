@@ -89,7 +89,8 @@ class RecurrentState:
         self._row = recording.removeprefix(file)
         sizes = axis_sizes(self._specs.values(), sample)
         state = {n: self._values.get(n + self._row, _zeros(self._specs[n], sizes)) for n in self._states}
-        return {**sample, **state}
+        # a state that the data brings wins
+        return {**state, **sample}
 
     def follow(self, sample: Sample, outputs: Sample) -> Sample | None:
         """Keeps the new state; no sample follows."""
@@ -136,7 +137,8 @@ class GeneratedText:
             return None
         self._left -= 1
         token = outputs[self._logits][:, -1:].argmax(axis=-1)
-        following: Sample = {name: outputs[output] for name, output in self._caches.items()}
+        # what does not change from token to token, as an encoder's cache, stays
+        following: Sample = {**sample, **{name: outputs[output] for name, output in self._caches.items()}}
         following["input_ids"] = token.astype(sample["input_ids"].dtype)
         if "attention_mask" in sample:
             mask = sample["attention_mask"]

@@ -57,6 +57,9 @@ class DyadicHistogram:
         scaled = np.multiply(values.reshape(-1), np.float32(math.ldexp(1.0, -self.exponent)))
         if smallest < 0:
             np.floor(scaled, out=scaled)
+            if self.exponent > 0:
+                # the product of a tiny negative value may vanish, and its bin is the one below zero
+                scaled[(scaled == 0) & (values.reshape(-1) < 0)] = -1
             scaled += np.float32(HALF)
             self.counts += np.bincount(scaled.astype(np.intp), minlength=2 * HALF)
         else:

@@ -60,7 +60,8 @@ class AverageMinMax:
     needs_histogram = False
 
     def __call__(self, statistics: TensorStatistics) -> Range:
-        return Range(*statistics.mean_extremes)
+        # an infinite range is no format's, whichever the samples that made it so
+        return _full(statistics) if statistics.unbounded else Range(*statistics.mean_extremes)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ class Probes:
         extremes: for each tensor, the outputs that hold its smallest value, its largest, and its sum,
             which alone shows a NaN: ONNX Runtime's minimum and maximum pass over it.
         values: tensors that are fetched whole.
-        derived: tensors whose statistics follow from those of others, with these others.
+        derived: tensors whose statistics follow from those of others, with these others, which come before them.
     """
 
     extremes: dict[str, tuple[str, str, str]]
@@ -47,7 +47,8 @@ def with_probes(
     derived: dict[str, tuple[str, ...]] = {}
     fetched: list[str] = []
     wanted = set(counted)
-    for name in counted:
+    # in the graph's order, so that what a tensor follows from comes before it
+    for name in sorted(wanted, key=list(values).index):
         sources = _sources(values[name])
         if sources and all(source in wanted for source in sources):
             derived[name] = sources

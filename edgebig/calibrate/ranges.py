@@ -43,6 +43,14 @@ class Ranges:
     method: str
     source: str
 
+    def merge(self, other: Ranges) -> Ranges:
+        """For each tensor of either the range that holds both."""
+        joined = {
+            name: found.merge(self.by_tensor[name]) if name in self.by_tensor else found
+            for name, found in other.by_tensor.items()
+        }
+        return Ranges({**self.by_tensor, **joined}, self.samples + other.samples, self.method, self.source)
+
     def get(self, tensor: str) -> Range | None:
         """The tensor's range, ``None`` where it was not observed."""
         return self.by_tensor.get(tensor)

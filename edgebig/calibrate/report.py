@@ -116,7 +116,8 @@ class SetCheck:
                 continue
             found = Range(float(array.min()), float(array.max()))
             if array.dtype.kind == "f":
-                self._constant[name] = self._constant.get(name, 0) + (found.min == found.max)
+                # a single value is no sign of anything
+                self._constant[name] = self._constant.get(name, 0) + (array.size > 1 and found.min == found.max)
                 wide = array.astype(np.float64)
                 count, total, squares = self._sums.get(name, (0, 0.0, 0.0))
                 self._sums[name] = count + array.size, total + float(wide.sum()), squares + float((wide**2).sum())

@@ -1,8 +1,9 @@
 """Synthetic samples: inputs made from what the model itself tells, where there is no data at all.
 
 Pictures are scenes (:mod:`edgebig.calibrate.scenes`), chosen by the graph's BatchNormalizations where
-it has any; texts are tokens by Zipf's law or what a decoder writes itself; sound is made at the level
-of speech. An input that is none of these is refused: random numbers are never passed off as data.
+it has any, else by the model's answers; texts are tokens by Zipf's law or what a decoder writes
+itself; sound is made at the level of speech. An input that is none of these is refused: random
+numbers are never passed off as data.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from edgebig.calibrate.makers import (
 from edgebig.calibrate.samples import Located, Reading, Sample, Samples, check_sample
 from edgebig.calibrate.tokens import LENGTHS, can_generate, generate, text_length, zipf
 from edgebig.errors import CalibrationError
-from edgebig.graph import Graph
+from edgebig.graph import Executor, Graph
 from edgebig.spec import TensorSpec
 
 Array = np.ndarray[Any, Any]
@@ -79,7 +80,7 @@ def synthetic_samples(
     picture = next((t.spec for t in taken if t.kind == "picture"), None)
     if picture is not None:
         makers.append(_pictures(picture, aids, seed))
-        numbers, how = _choice(original, _joined(taken, makers), count, aids, tick)
+        numbers, how = _choice(graph, original, _joined(taken, makers), count, aids, tick)
         told.append(f"dead-leaves pictures, prepared as the model's are, {how}")
     make = _joined(taken, makers)
     framed = FRAMES if aids.recurrent else 0
@@ -155,15 +156,45 @@ def _pictures(spec: TensorSpec, aids: Aids, seed: int) -> Maker:
     return pictures_by(aids.picture, spec, aids, seed)
 
 
-def _choice(original: Path, make: Maker, count: int, aids: Aids, tick: Tick | None) -> tuple[Sequence[int], str]:
-    """Numbers of the samples that fit the graph's BatchNormalizations, and what to say of them."""
+def _choice(
+    graph: Graph, original: Path, make: Maker, count: int, aids: Aids, tick: Tick | None
+) -> tuple[Sequence[int], str]:
+    """Numbers of the samples that fit the model, and what to say of them."""
+    if aids.recurrent:
+        return range(count), "their distribution assumed"
     with NormMoments(original, aids.constants) as norms:
         if not norms.layers:
-            return range(count), "their distribution assumed (the graph keeps no BatchNorm statistics)"
+            numbers = strongest(graph, make, count, _CANDIDATES, tick)
+            return numbers, (
+                f"those of {_CANDIDATES * count} that the model answers to most strongly, their distribution assumed "
+                "(the graph keeps no BatchNorm statistics)"
+            )
         numbers, near, far = choose(norms, make, count, _CANDIDATES, tick)
     return numbers, (
         f"chosen by the statistics of {norms.layers} BatchNormalizations (distance {near:.3f}, of all tried {far:.3f})"
     )
+
+
+def strongest(graph: Graph, make: Maker, count: int, candidates: int, tick: Tick | None) -> list[int]:
+    """Of each ``candidates`` neighbouring numbers that one whose sample the model answers to most strongly.
+
+    The last layers of a network are loud only where it finds what it was trained to find; scenes drawn
+    blindly leave them quiet, and their ranges would clip what real data brings. The strength is the sum
+    over the float outputs of the logarithms of their norms, so that the unit of an output does not count.
+    """
+
+    def strength(executor: Executor, number: int) -> float:
+        values = [v for v in executor.run(make(number)).values() if v.dtype.kind == "f"]
+        return sum(float(np.log(np.linalg.norm(v.astype(np.float64)) + 1e-12)) for v in values)
+
+    chosen = []
+    with Executor(graph, "all") as executor:
+        for index in range(count):
+            strengths = [strength(executor, index * candidates + i) for i in range(candidates)]
+            chosen.append(index * candidates + int(np.argmax(strengths)))
+            if tick is not None:
+                tick(index + 1)
+    return chosen
 
 
 def _texts(

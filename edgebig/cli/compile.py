@@ -78,7 +78,8 @@ def _number(text: str) -> int | float | bool | None:
     "-c",
     "--calib",
     metavar="PATH",
-    help="Samples of what the model will see: .npy, .npz, a folder of pictures, a text file, or ready:NAME.",
+    help="Samples of what the model will see: a file or folder of .npy, .npz, Parquet, pictures, .wav, .jsonl or .txt, "
+    "a folder of Hugging Face datasets, or ready:NAME.",
 )
 @click.option(
     "--calib-method",

@@ -15,10 +15,11 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "jetson": ("onnxruntime", "cuda"),
     "vision": ("PIL",),
     "text": ("tokenizers",),
+    "data": ("pyarrow",),
 }
 """Import names of what each extra installs, beside what the base install brings."""
 
-_OWNERS = {module: extra for extra in ("text", "rtx", "export", "compile") for module in EXTRAS[extra]}
+_OWNERS = {module: extra for extra in ("data", "text", "rtx", "export", "compile") for module in EXTRAS[extra]}
 _OWNERS["google"] = "compile"  # protobuf, which onnx brings
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
+from onnx_ir.passes.common import InlinePass
 
 from edgebig.errors import GraphError, SourceError
 from edgebig.graph.external import check_external_data, external_bytes, read_external_data
@@ -60,6 +61,9 @@ class Graph:
         ir.external_data.set_base_dir(model.graph, path.parent)
         for function in model.functions.values():
             ir.external_data.set_base_dir(function.graph, path.parent)
+        if model.functions:
+            # local functions would hide their nodes from every pass
+            InlinePass()(model)
         graph = cls(model, path.stem)
         graph._drop_initializer_inputs()
         model.ir_version = min(max(model.ir_version, 8), MAX_IR_VERSION)

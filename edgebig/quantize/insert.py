@@ -159,11 +159,14 @@ def _zero_point(fmt: Format, value: int) -> Array:
 
 
 def _initializer(graph: Graph, name: str, array: Array, dtype: ir.DataType | None = None) -> ir.Value:
-    existing = graph.model.graph.initializers.get(name)
-    if existing is not None:
-        return existing
-    tensor = ir.tensor(array, dtype=dtype, name=name)
-    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    """A new initializer; the model may use the name already, then it gets a number."""
+    taken = graph.model.graph.initializers
+    unique, number = name, 1
+    while unique in taken:
+        number += 1
+        unique = f"{name}/{number}"
+    tensor = ir.tensor(array, dtype=dtype, name=unique)
+    value = ir.Value(name=unique, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     graph.model.graph.register_initializer(value)
     return value
 

@@ -14,6 +14,9 @@ from edgebig.errors import BackendError, MissingExtra
 from edgebig.spec import TensorSpec
 
 _LOG_ERRORS = 3
+_SLOW_FUSIONS = ["SkipLayerNormFusion"]
+"""As in :mod:`edgebig.build.onnxruntime`: it must not come back when the graph is loaded."""
+
 _DTYPES = {"float": "float32", "double": "float64", "float8e4m3fn": "float8_e4m3fn"}
 
 
@@ -49,7 +52,9 @@ class OnnxRuntimeCpu:
             options.intra_op_num_threads = threads
         self._graph = graph.name
         try:
-            session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+            session = ort.InferenceSession(
+                str(graph), options, providers=["CPUExecutionProvider"], disabled_optimizers=_SLOW_FUSIONS
+            )
         except Exception as error:  # its errors have no common base but this
             raise BackendError(f"ONNX Runtime {ort.__version__} does not open {graph.name}: {_brief(error)}") from error
         self.inputs = tuple(_spec(node) for node in session.get_inputs())

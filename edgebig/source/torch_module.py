@@ -35,15 +35,20 @@ def export_module(
         import torch
     except ImportError as error:
         raise MissingExtra("export", "torch") from error
-    named = {k: torch.as_tensor(v) for k, v in examples.items()} if isinstance(examples, Mapping) else {}
-    args = () if named else tuple(torch.as_tensor(v) for v in examples)
-    module = module.eval()
+    if not isinstance(module, torch.nn.Module):
+        raise SourceError(f"a model is a path, a hub name or a torch.nn.Module, found {type(module).__name__}")
+    named = {k: torch.as_tensor(v).detach() for k, v in examples.items()} if isinstance(examples, Mapping) else {}
+    args = () if named else tuple(torch.as_tensor(v).detach() for v in examples)
+    was_training = module.training
+    module.eval()
     name = type(module).__name__
     path = folder / "model.onnx"
-    batch = torch.export.Dim.DYNAMIC
-    shapes: Any = None
-    if dynamic:
-        shapes = {k: {0: batch} for k in named} if named else tuple({0: batch} for _ in args)
+
+    def axes(tensor: Any) -> Any:
+        # AUTO: an axis that the module's own code fixes stays fixed
+        return {0: torch.export.Dim.AUTO} if dynamic and tensor.ndim else None
+
+    shapes: Any = {k: axes(v) for k, v in named.items()} if named else tuple(axes(v) for v in args)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         with torch.inference_mode(), warnings.catch_warnings():
@@ -55,6 +60,7 @@ def export_module(
                 str(path),
                 kwargs=named or None,
                 input_names=list(named) or None,
+                output_names=_names(expected),
                 opset_version=max(opset, 18),
                 dynamic_shapes=shapes,
                 dynamo=True,
@@ -66,6 +72,8 @@ def export_module(
         raise SourceError(
             f"torch.onnx.export failed on {name}: {first[0] if first else type(error).__name__}"
         ) from error
+    finally:
+        module.train(was_training)
     graph = Graph.load(path)
     inputs = [spec.name for spec in graph.inputs]
     values = list(named.values()) or list(args)
@@ -74,6 +82,13 @@ def export_module(
     reference = {spec.name: o for spec, o in zip(graph.outputs, outputs, strict=True)}
     note = check_export(name, path, sample, reference, tolerance)
     return Source("torch", name, (SourcePart("model", graph, path, (sample,)),), notes=(note,))
+
+
+def _names(outputs: Any) -> list[str] | None:
+    """The outputs' names, where a mapping of tensors gives them."""
+    if isinstance(outputs, Mapping) and all(hasattr(value, "numpy") for value in outputs.values()):
+        return [str(key) for key in outputs]
+    return None
 
 
 def _flatten(outputs: Any) -> list[Any]:

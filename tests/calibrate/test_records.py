@@ -81,7 +81,10 @@ def test_a_recording_gives_several_samples(tmp_path: Path) -> None:
         stream.writeframes((np.arange(8, dtype="<i2") << 12).tobytes())
     samples = opened(tmp_path, [{"audio": "a.wav", "text": "hi"}], IDS, PIXELS)
     assert [where for where, _ in samples] == ["data.jsonl:1[0]", "data.jsonl:1[1]"]
-    assert [s["pixels"].ravel().tolist() for s in values_of(samples)] == [[0, 0.125, 0.25, 0.375], [0.5, 0.625, 0.75, 0.875]]
+    assert [s["pixels"].ravel().tolist() for s in values_of(samples)] == [
+        [0, 0.125, 0.25, 0.375],
+        [0.5, 0.625, 0.75, 0.875],
+    ]
 
 
 def values_of(samples: Samples) -> list[dict[str, np.ndarray[Any, Any]]]:

@@ -122,7 +122,10 @@ def test_missing_empty_and_unknown_places(tmp_path: Path) -> None:
     assert refusal(tmp_path / "none.npz") == f"calibration data: no such file or folder: {tmp_path / 'none.npz'}"
     assert refusal(tmp_path) == f"calibration data: the folder {tmp_path} is empty"
     (tmp_path / "a.csv").write_text("1,2,3")
-    assert ".csv; what can be read is .npy, .npz, .parquet, .arrow, pictures (.jpg, .png, …), .wav, .jsonl and .txt" in refusal(tmp_path)
+    assert (
+        ".csv; what can be read is .npy, .npz, .parquet, .arrow, pictures (.jpg, .png, …), .wav, .jsonl and .txt"
+        in refusal(tmp_path)
+    )
     (tmp_path / "p.png").write_bytes(b"")
     assert "brings no image processor: add a preprocess section" in refusal(tmp_path)
     (tmp_path / "t.txt").write_text("words")
@@ -131,7 +134,9 @@ def test_missing_empty_and_unknown_places(tmp_path: Path) -> None:
 
 def test_text_that_is_not_utf8_names_its_file(tmp_path: Path) -> None:
     (tmp_path / "latin.txt").write_bytes("caf\xe9".encode("latin-1"))
-    assert "latin.txt: it is not UTF-8 text: unexpected end of data" in refusal(tmp_path / "latin.txt", text=lambda line: {"x": ROWS[:1]})
+    assert "latin.txt: it is not UTF-8 text: unexpected end of data" in refusal(
+        tmp_path / "latin.txt", text=lambda line: {"x": ROWS[:1]}
+    )
 
 
 def test_a_processor_that_fails_names_the_file(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from edgebig.calibrate.makers import FRAMES, Aids
 from edgebig.calibrate.samples import Located
 from edgebig.calibrate.scenes import scene
 from edgebig.calibrate.sounds import sound
-from edgebig.calibrate.synthetic import synthetic_samples
+from edgebig.calibrate.synthetic import strongest, synthetic_samples
 from edgebig.calibrate.tokens import zipf
 from edgebig.errors import CalibrationError
 from edgebig.graph import Graph
@@ -86,7 +86,7 @@ def test_moments_before_a_batch_normalization(tmp_path: Path) -> None:
         equal = np.stack([np.full(3, 0.25), np.full(3, 0.25**2 + 0.04)])
         assert norms.distance(equal) == pytest.approx(0, abs=1e-5)
         # a mean that is one deviation off: D = 1/2
-        assert norms.distance(equal + [[0.2], [0.45**2 - 0.25**2]]) == pytest.approx(np.log(1.5), rel=1e-3)
+        assert norms.distance(equal + np.array([[0.2], [0.45**2 - 0.25**2]])) == pytest.approx(np.log(1.5), rel=1e-3)
 
 
 def test_samples_are_chosen_that_fit_the_statistics(tmp_path: Path) -> None:
@@ -121,14 +121,12 @@ def test_samples_are_the_same_every_time_and_differ_by_seed(tmp_path: Path) -> N
     onnx.save(model, tmp_path / "m.onnx")
     graph = as_graph(model)
     aids = Aids(picture=lambda p: {"x": prepare(p, Preprocess(resize=(16, 16)))})
-    made = [
-        synthetic_samples(graph, tmp_path / "m.onnx", graph.inputs, 5, aids, seed=seed) for seed in (0, 0, 1)
-    ]
+    made = [synthetic_samples(graph, tmp_path / "m.onnx", graph.inputs, 5, aids, seed=seed) for seed in (0, 0, 1)]
     assert digest(made[0]) == digest(made[0]) == digest(made[1]) != digest(made[2])
     assert made[0].source == (
         "synthetic: 5 texts drawn from a table of 50 tokens by Zipf's law, lengths log-normal around 16 tokens; "
-        "dead-leaves pictures, prepared as the model's are, their distribution assumed "
-        "(the graph keeps no BatchNorm statistics)"
+        "dead-leaves pictures, prepared as the model's are, those of 15 that the model answers to most strongly, "
+        "their distribution assumed (the graph keeps no BatchNorm statistics)"
     )
     lengths = {sample["ids"].shape[1] for _, sample in made[0]}
     assert len(lengths) > 1 and all(sample["ids"].max() < 50 for _, sample in made[0])
@@ -148,6 +146,17 @@ DECODER = """
     s = Add(h, zero)
     logits = MatMul(s, out)
 """
+
+
+def test_scenes_are_chosen_that_the_model_answers_to() -> None:
+    graph = as_graph(net("float[N,3,32,32] x", "float[N,3,1,1] y", "y = GlobalAveragePool(x)"))
+    brightness = [scene(np.random.default_rng(i), 32, 32).mean() for i in range(12)]
+
+    def make(number: int) -> dict[str, Array]:
+        return {"x": prepare(scene(np.random.default_rng(number), 32, 32), PICTURE)}
+
+    chosen = strongest(graph, make, 4, 3, None)
+    assert chosen == [3 * i + int(np.argmax(brightness[3 * i : 3 * i + 3])) for i in range(4)]
 
 
 def test_a_decoder_writes_its_own_texts(tmp_path: Path) -> None:
@@ -172,7 +181,12 @@ def test_a_decoder_writes_its_own_texts(tmp_path: Path) -> None:
     assert samples.source.startswith("synthetic: 10 texts that the model wrote itself")
     for _, sample in samples:
         ids = sample["input_ids"][0]
-        assert sample["attention_mask"].shape == (1, ids.size) and sample["past_key_values.0.key"].shape == (1, 1, 0, 12)
+        assert sample["attention_mask"].shape == (1, ids.size) and sample["past_key_values.0.key"].shape == (
+            1,
+            1,
+            0,
+            12,
+        )
         steps = np.diff(ids) % 12
         assert (steps == 1).all(), ids  # random ids would rise by one in a twelfth of the steps
     assert len({int(s["input_ids"][0, 0]) for _, s in samples}) > 2
@@ -208,26 +222,27 @@ def test_what_cannot_be_made_is_refused(tmp_path: Path) -> None:
         assert not (tmp_path / "b").exists()
 
 
-def squeezenet(shared_data: Path, count: int) -> tuple[Path, Recipe, dict[str, list[Located]]]:
-    """SqueezeNet with real, made and random samples."""
+def noise_like(name: str, count: int) -> list[dict[str, Array]]:
+    random = np.random.default_rng(0)
+    return [{name: random.standard_normal((1, 3, 224, 224)).astype(np.float32)} for _ in range(count)]
+
+
+def squeezenet(shared_data: Path) -> tuple[Path, str, Recipe, Preprocess]:
+    """SqueezeNet, its input and its preparation."""
     path, recipe = shared_data / "squeezenet" / "squeezenet1.1_fp32.onnx", Recipe.load("imagenet-caffe")
-    how = recipe.preprocess
-    assert how is not None
-    files = sorted((shared_data / "images").glob("*.jpg"))[:: len(list((shared_data / "images").glob("*.jpg"))) // count]
-    graph = Graph.load(path)
-    name = graph.inputs[0].name
-    aids = Aids(picture=lambda pixels: {name: prepare(pixels, how)})
-    noise = np.random.default_rng(0)
-    return path, recipe, {
-        "real": [("", {name: prepare(f, how)}) for f in files[:count]],
-        "made": list(synthetic_samples(graph, path, graph.inputs, count, aids)),
-        "noise": [("", {name: noise.standard_normal((1, 3, 224, 224)).astype(np.float32)}) for _ in range(count)],
-    }  # fmt: skip
+    assert recipe.preprocess is not None
+    return path, Graph.load(path).inputs[0].name, recipe, recipe.preprocess
 
 
 def test_ranges_are_near_those_of_real_pictures(shared_data: Path) -> None:
-    path, _, data = squeezenet(shared_data, 16)
-    graph = Graph.load(path)
+    path, name, _, how = squeezenet(shared_data)
+    graph, count = Graph.load(path), 8
+    aids = Aids(picture=lambda pixels: {name: prepare(pixels, how)})
+    data: dict[str, list[Located]] = {
+        "real": [("", {name: prepare(f, how)}) for f in sorted((shared_data / "images").glob("*.jpg"))[::13][:count]],
+        "made": list(synthetic_samples(graph, path, graph.inputs, count, aids)),
+        "noise": [("", sample) for sample in noise_like(name, count)],
+    }
     tensors = observed_tensors(graph)
     ranges = {k: collect_ranges(graph, tensors, samples, k, lambda _: None) for k, samples in data.items()}
 
@@ -236,33 +251,38 @@ def test_ranges_are_near_those_of_real_pictures(shared_data: Path) -> None:
         return float(np.mean([abs(np.log(a / b)) for a, b in pairs if min(a, b) > 1e-6]))
 
     # by a factor of e^0.4 at most on average; noise is off by a factor of e^3.9
-    assert error("made") < 0.4 < 2 < error("noise")
+    assert error("made") < 0.4 < 2 < error("noise"), (error("made"), error("noise"))
 
 
 def test_squeezenet_without_data(shared_data: Path, tmp_path: Path) -> None:
-    path, recipe, _ = squeezenet(shared_data, 1)
-    how = recipe.preprocess
-    assert how is not None
-    files = sorted((shared_data / "images").glob("*.jpg"))
-    name = Graph.load(path).inputs[0].name
-    small = recipe.changed(golden=2, calibration={"samples": 24})
-    real = [{name: prepare(f, how)} for f in files[:: len(files) // 26]][:26]
-    seen = [{name: prepare(f, how)} for f in files[1::3]]
-    found = {}
-    for label, data in (("real", real), ("made", "synthetic"), ("original", None)):
+    path, name, recipe, how = squeezenet(shared_data)
+    seen = [{name: prepare(f, how)} for f in sorted((shared_data / "images").glob("*.jpg"))[1::3]]
+    small = recipe.changed(golden=2, calibration={"samples": 14})
+    found: dict[str, list[Array]] = {}
+    for label in ("original", "made", "noise"):
         bundle = edgebig.compile(
-            path, target="cpu", precision="fp32" if data is None else "int8", recipe=small, calibration=data,
+            path,
+            target="cpu",
+            precision="fp32" if label == "original" else "int8",
+            recipe=small,
+            calibration={"original": None, "made": "synthetic"}.get(label, noise_like(name, 16)),
             out=tmp_path / label,
-        )  # fmt: skip
+        )
         with edgebig.load(tmp_path / label) as session:
-            found[label] = [int(next(iter(session.run(s).values())).argmax()) for s in seen]
+            found[label] = [next(iter(session.run(s).values())).ravel() for s in seen]
         if label == "made":
-            (warning,) = [
-                line for s in bundle.manifest.stages for line in s.declined if "calibrated without real data" in line
-            ]
-            assert "synthetic: 26 dead-leaves pictures" in warning and "give --calib" in warning
+            warnings = [line for stage in bundle.manifest.stages for line in stage.declined]
+            (warning,) = [line for line in warnings if "calibrated without real data" in line]
+            assert "synthetic: 16 dead-leaves pictures" in warning and "give --calib" in warning
             ranges = (bundle.path / str(bundle.part().calibration)).read_text(encoding="utf-8")
-            assert '"source": "synthetic: 26 dead-leaves pictures' in ranges
-    agreement = {k: np.mean(np.equal(found[k], found["original"])) for k in ("real", "made")}
-    assert len(seen) >= 30 and agreement["made"] >= 0.75, agreement
-    assert agreement["made"] >= agreement["real"] - 0.12, agreement
+            assert '"source": "synthetic: 16 dead-leaves pictures' in ranges
+
+    def named(label: str, top: int) -> float:
+        """Share of the pictures whose class in FP32 is among the first ``top``."""
+        pairs = zip(found["original"], found[label], strict=True)
+        return float(np.mean([a.argmax() in np.argsort(-b, kind="stable")[:top] for a, b in pairs]))
+
+    assert len(seen) >= 30
+    # calibrated with 26 real pictures: 0.94 and 1.0; so few scenes leave the last layer's range small
+    assert named("made", 1) >= 0.6 and named("made", 5) >= 0.85, (named("made", 1), named("made", 5))
+    assert named("noise", 5) < 0.3

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 pytest.importorskip("onnx_ir")
-pyarrow = pytest.importorskip("pyarrow")
+pytest.importorskip("pyarrow")
 
+import pyarrow
 from pyarrow import ipc, parquet
 
 from edgebig.calibrate.samples import Preparers, Samples, open_samples

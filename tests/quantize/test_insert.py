@@ -84,7 +84,6 @@ def test_weights_are_the_nearest_integers() -> None:
     assert (np.abs(integers * scale - normal(16, 8)) <= scale / 2 * (1 + 1e-5)).all()
 
 
-@pytest.mark.xfail(reason="a weight that is already called NAME/scale is taken for the scale of NAME", strict=True)
 def test_names_that_the_model_uses_already() -> None:
     graph = net(
         [

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import wave
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+import tiny
 from nets import net, node
 
 import edgebig
@@ -19,6 +22,7 @@ from edgebig.source import Source, SourcePart, processors
 from edgebig.spec import Dim
 from edgebig.steps.preparers import preparers_for
 from edgebig.steps.work import PartWork
+from edgebig.tasks.speech import frames, read_wav
 
 SOUND = np.arange(-4, 5) / 16
 
@@ -101,7 +105,39 @@ def test_a_voice_detector_is_calibrated_with_a_recording(shared_data: Path, tmp_
         precision="int8",
         calibration=folder / "test.wav",
     )
-    with np.load(bundle.path / "evidence" / "golden.npz") as golden:
-        assert sorted(k for k in golden.files if k.startswith("input"))
-    similarity = bundle.manifest.parts["model"].similarity
-    assert similarity["output"]["cosine"] > 0.99
+    kept = json.loads((bundle.path / "calibration" / "model.ranges.json").read_text())
+    assert kept["reading"] == {"asked": 64, "read": 64, "used": 64, "refused": []}
+    cut = frames(read_wav(folder / "test.wav", 16000), 512, 64)[:64]
+    calibrated = np.delete(cut, [0, 8, 16, 24], axis=0)  # the golden inputs are held out
+    (sound,) = (v for k, v in kept["ranges"].items() if k.endswith("stft/Unsqueeze_output_0"))
+    assert [sound["min"], sound["max"]] == [calibrated.min(), calibrated.max()]
+
+
+def test_skipped_samples_are_reported_in_the_bundle(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    onnx.save(tiny.mlp(), tmp_path / "m.onnx")
+    rows = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)
+    for i in range(40):
+        np.save(tmp_path / "data" / f"{i:02}.npy", rows[i : i + 1, : 7 if i == 20 else 8])
+    found = "calibration sample 20.npy[0]: input 'x' needs float32 batchx8, found 1x7"
+
+    def compiled(skip_bad: int) -> edgebig.Bundle:
+        recipe = Recipe().with_calibration({"skip_bad": skip_bad})
+        data = tmp_path / "data"
+        return edgebig.compile(
+            tmp_path / "m.onnx", out=tmp_path / "b", recipe=recipe, precision="int8", calibration=data
+        )
+
+    with pytest.raises(CalibrationError) as caught:
+        compiled(0)
+    assert str(caught.value) == found
+    bundle = compiled(1)
+    kept = json.loads((bundle.path / "calibration" / "model.ranges.json").read_text())
+    assert kept["reading"] == {
+        "asked": 132,
+        "read": 40,
+        "used": 39,
+        "refused": [{"where": "20.npy[0]", "reason": found}],
+    }
+    declined = [line for stage in bundle.manifest.stages for line in stage.declined]
+    assert f"model: left out, as --calib-skip-bad allows: {found}" in declined
