@@ -89,7 +89,8 @@ def test_wheel_holds_all_code_and_data(wheel: Path) -> None:
         if file.is_file() and file.parent.name != "sources" and file.suffix != ".pyc"
     }
     assert len(recipes) > 3
-    assert {f"edgebig/calibration/{n}" for n in ("sentences.txt", "shapes/shapes-00.jpg", "sounds/sounds-00.wav")} < sets
+    some = ("sentences.txt", "shapes/shapes-00.jpg", "sounds/sounds-00.wav")
+    assert {f"edgebig/calibration/{name}" for name in some} < sets
     assert held == code | recipes | sets | {"edgebig/py.typed", "edgebig/targets.yaml"}
 
 

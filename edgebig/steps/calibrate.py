@@ -28,7 +28,7 @@ from edgebig.calibrate import (
 )
 from edgebig.calibrate.samples import Located
 from edgebig.errors import CalibrationError, RecipeError
-from edgebig.graph import Graph
+from edgebig.graph import Executor, Graph
 from edgebig.preprocess import Preprocess
 from edgebig.quantize import clamp_masks, observed_tensors, planned_tensors
 from edgebig.request import Request
@@ -111,11 +111,11 @@ def _real(
             carried=feedback.carried,
             skip_bad=recipe.calibration.skip_bad,
         )
-    golden, samples = _hold_out(stream, recipe.golden, notes)
+    golden, samples = _hold_out(stream, recipe.golden, part, feedback, notes)
     if recipe.golden_inputs == "synthetic":
         golden = made_inputs(part.graph, _best_shapes(part), recipe.golden)
     path = Path(data) if isinstance(data, str | Path) and Path(data).exists() else None
-    return _Chosen([feedback.begin("golden", sample) for sample in golden], samples, stream.source, path)
+    return _Chosen(golden, samples, stream.source, path)
 
 
 def _collect(part: PartWork, request: Request, chosen: _Chosen, feedback: Feedback, notes: StageNotes) -> None:
@@ -190,7 +190,9 @@ def _feedback(part: PartWork, request: Request) -> Feedback:
     asked = {i: o for i, o in request.recipe.state.items() if i in known[0]}
     unknown = [f"{i}: {o}" for i, o in asked.items() if o not in known[1]]
     if unknown:
-        raise RecipeError(f"state: {part.name} has no such output: {unknown[0]}: it has {', '.join(s.name for s in outputs)}")
+        raise RecipeError(
+            f"state: {part.name} has no such output: {unknown[0]}: it has {', '.join(s.name for s in outputs)}"
+        )
     states = asked or find_states(inputs, outputs)
     caches = {name: output for name, output in states.items() if name.startswith("past_key_values")}
     if caches and {"input_ids"} <= known[0] and {"logits"} <= known[1]:
@@ -213,25 +215,46 @@ def _per_channel(how: Preprocess) -> tuple[tuple[float, ...], tuple[float, ...]]
     return tuple(v * channels if len(v) == 1 else v for v in (how.mean, how.std))  # type: ignore[return-value]
 
 
-def _hold_out(stream: Samples, count: int, notes: StageNotes) -> tuple[list[Sample], Samples | list[Located]]:
+def _hold_out(
+    stream: Samples, count: int, part: PartWork, feedback: Feedback, notes: StageNotes
+) -> tuple[list[Sample], Samples | list[Located]]:
     """Every eighth of the first samples as golden inputs, the others for calibration.
 
-    Neighbours in a recording or a sorted folder are alike, hence the distance.
+    Neighbours in a recording or a sorted folder are alike, hence the distance. For a model with state
+    the whole stretch is held out, and run in order, so that each golden input has the state of its place.
     """
     held = count * _DISTANCE
+    is_stretch = isinstance(feedback, RecurrentState)
 
     def is_golden(index: int) -> bool:
         return index < held and index % _DISTANCE == 0
 
     first = list(islice(stream, held))
-    golden = [sample for index, (_, sample) in enumerate(first) if is_golden(index)]
-    if not golden:
+    if not first:
         raise CalibrationError(f"calibration: no samples in {stream.source}: give at least one")
-    if len(first) == len(golden):
-        notes.decline("only one sample: it is both calibrated and verified with: give more to tell the two apart")
+    completed = _in_order(first, part, feedback) if is_stretch else [feedback.begin(*located) for located in first]
+    golden = [sample for index, sample in enumerate(completed) if is_golden(index)]
+
+    def others() -> Iterator[Located]:
+        for index, located in enumerate(stream.read()):
+            if index >= held or not (is_stretch or is_golden(index)):
+                yield located
+
+    if next(others(), None) is None:
+        notes.decline("the samples are too few to hold some out: they are both calibrated and verified with: give more")
         return golden, first
-    rest = replace(stream, read=lambda: (found for i, found in enumerate(stream.read()) if not is_golden(i)))
-    return golden, rest
+    return golden, replace(stream, read=others)
+
+
+def _in_order(located: list[Located], part: PartWork, feedback: Feedback) -> list[Sample]:
+    """The samples with the state that the model has reached at each."""
+    completed = []
+    with Executor(part.graph) as executor:
+        for where, sample in located:
+            completed.append(feedback.begin(where, sample))
+            feedback.follow(completed[-1], executor.run(completed[-1], feedback.outputs))
+    feedback.restore({})
+    return completed
 
 
 def _data_for(part: PartWork, source: Source, request: Request) -> Any:

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nets import conv_net, net, node, samples_for
 
-import onnx_ir as ir
 from edgebig.calibrate import METHODS, collect
 from edgebig.calibrate.methods import AverageMinMax, Entropy, MeanSquaredError, MinMax, Percentile
 from edgebig.calibrate.ranges import Range
@@ -205,7 +205,6 @@ def test_every_range_lies_within_the_extremes(numbers: list[float]) -> None:
     statistics = of(values)
     for make in METHODS.values():
         found = make()(statistics)
-        assert found.min <= found.max or found.magnitude == 0 or values.min() > 0 or values.max() < 0
         assert math.isfinite(found.min) and math.isfinite(found.max)
         assert found.min >= values.min() and found.max <= values.max()
 
@@ -241,7 +240,7 @@ def test_min_max_is_onnx_runtimes(tmp_path: Path) -> None:
     for name in TENSORS:
         low, high = expected[name]
         kept = found.by_tensor[name]
-        assert [kept.min, kept.max] == pytest.approx([float(low), float(high)], rel=1e-5, abs=1e-6), name
+        assert [kept.min, kept.max] == pytest.approx([low.item(), high.item()], rel=1e-5, abs=1e-6), name
 
 
 def test_percentile_is_onnx_runtimes_to_its_bin(tmp_path: Path) -> None:
