@@ -80,12 +80,18 @@ def calibrate_part(part: PartWork, source: Source, request: Request, notes: Stag
 
 @dataclass(frozen=True)
 class _Chosen:
-    """Golden inputs, samples for calibration, and where they come from."""
+    """Golden inputs, samples for calibration, and where they come from.
+
+    Attributes:
+        path: the data's file or folder.
+        processor: the folder of what prepares it.
+    """
 
     golden: list[Sample]
     samples: Iterable[Located]
     origin: str
     path: Path | None = None
+    processor: Path | None = None
 
 
 def _made(part: PartWork, count: int) -> _Chosen:
@@ -99,7 +105,8 @@ def _real(
 ) -> _Chosen:
     recipe = request.recipe
     prepare_for = preparers_for(part, source, request)
-    count = recipe.calibration.samples + recipe.golden
+    held = recipe.golden * (_DISTANCE if isinstance(feedback, RecurrentState) else 1)
+    count = recipe.calibration.samples + held
     if isinstance(data, str) and data == SYNTHETIC:
         stream = synthetic_for(part, source, request, prepare_for, notes)
     else:
@@ -115,7 +122,7 @@ def _real(
     if recipe.golden_inputs == "synthetic":
         golden = made_inputs(part.graph, _best_shapes(part), recipe.golden)
     path = Path(data) if isinstance(data, str | Path) and Path(data).exists() else None
-    return _Chosen(golden, samples, stream.source, path)
+    return _Chosen(golden, samples, stream.source, path, source.processor)
 
 
 def _collect(part: PartWork, request: Request, chosen: _Chosen, feedback: Feedback, notes: StageNotes) -> None:
@@ -179,7 +186,8 @@ def _checkpoint(chosen: _Chosen, observed: Graph, request: Request, tensors: lis
     settings = recipe.model_dump_json(
         include={"audio", "calibration", "golden", "golden_inputs", "preprocess", "state", "shapes"}
     )
-    name = key_of([__version__, observed.digest(), fingerprint(chosen.path), settings, *tensors])
+    processor = "" if chosen.processor is None else fingerprint(chosen.processor)
+    name = key_of([__version__, observed.digest(), fingerprint(chosen.path), processor, settings, *tensors])
     return Checkpoint(CacheFile(folder / "calibration", f"{name}.npz"))
 
 

@@ -68,6 +68,7 @@ def prepare_graph(part: SourcePart, source: Source, request: Request, notes: Sta
 def _check_names(source: Source, request: Request, notes: StageNotes) -> None:
     known = [spec.name for part in source.parts for spec in part.graph.inputs]
     named = [("--shapes", name) for name in request.recipe.shapes] + [("--freeze", n) for n in request.recipe.freeze]
+    named += [("state", name) for name in request.recipe.state]
     for option, name in named:
         if name in known or name in {v for part in source.parts for v in part.graph.model.graph.initializers}:
             continue

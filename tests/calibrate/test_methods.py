@@ -191,9 +191,7 @@ def test_mse_is_near_the_best_of_many_thresholds(make: Make) -> None:
     values = drawn(make)
     full = float(np.abs(values).max())
     symmetric = values.min() < 0
-    best = min(
-        error(values, -high if symmetric else 0.0, high) for high in np.linspace(full, full / 1000, 1000)
-    )
+    best = min(error(values, -high if symmetric else 0.0, high) for high in np.linspace(full, full / 1000, 1000))
     magnitude = threshold_of(MeanSquaredError()(of(values)), values)
     assert error(values, -magnitude if symmetric else 0.0, magnitude) <= 1.05 * best
 

@@ -12,6 +12,7 @@ import onnx
 import pytest
 from cli_runner import run_process
 from nets import Sample, model, node, normal
+from PIL import Image
 
 import edgebig
 from edgebig.bundle import Bundle
@@ -163,12 +164,13 @@ def recurrent(folder: Path) -> Path:
 
 
 def test_a_state_is_carried_through_compile(tmp_path: Path) -> None:
-    np.savez(tmp_path / "rows.npz", x=np.ones((40, 2), np.float32))
-    bundle = compiled(recurrent(tmp_path), "b", tmp_path / "rows.npz")
-    assert report_of(bundle)["tensors"]["stateN"]["max"] == pytest.approx(2, rel=1e-3)
+    np.savez(tmp_path / "rows.npz", x=np.ones((80, 2), np.float32))
+    asked = recipe(calibration={"samples": 76})
+    bundle = compiled(recurrent(tmp_path), "b", tmp_path / "rows.npz", recipe=asked)
+    assert report_of(bundle)["tensors"]["stateN"]["max"] == pytest.approx(2, rel=1e-6)
     zeros = {"state": np.zeros((1, 2), np.float32)}
-    given: list[Sample] = [{"x": np.ones((1, 2), np.float32), **zeros} for _ in range(40)]
-    plain = compiled(recurrent(tmp_path), "p", given)
+    given: list[Sample] = [{"x": np.ones((1, 2), np.float32), **zeros} for _ in range(80)]
+    plain = compiled(recurrent(tmp_path), "p", given, recipe=asked)
     assert report_of(plain)["tensors"]["stateN"]["max"] == pytest.approx(1, rel=1e-6)
 
 
@@ -209,6 +211,27 @@ def test_kept_statistics_serve_only_what_they_were_made_for(path: Path) -> None:
         again = compiled(path, f"b{number}", recipe=asked)
         assert report_of(with_cache) == report_of(again)
         assert len(list(cache.glob("*.npz"))) == number
+    before = report_of(compiled(path, "c"))["tensors"]["x"]["max"]
     np.save(path.parent / "data.npy", DATA * 2)
-    changed = report_of(compiled(path, "c"))
-    assert changed["tensors"]["x"]["max"] == pytest.approx(2 * float(report_of(with_cache)["tensors"]["x"]["max"]))
+    assert report_of(compiled(path, "d"))["tensors"]["x"]["max"] == 2 * before
+
+
+def test_kept_statistics_know_the_model_s_processor(tmp_path: Path) -> None:
+    hf = pytest.importorskip("transformers")
+    pytest.importorskip("optimum.exporters.onnx")
+    config = hf.ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1], layer_type="basic")
+    folder = tmp_path / "resnet"
+    hf.ResNetForImageClassification(config).eval().save_pretrained(folder)
+    (tmp_path / "pictures").mkdir()
+    for i in range(3):
+        pixels = np.random.default_rng(i).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "pictures" / f"{i}.png")
+    largest = []
+    for spread in (0.5, 0.25):
+        processor = hf.ViTImageProcessor(size={"height": 32, "width": 32}, image_std=[spread] * 3)
+        processor.save_pretrained(folder)
+        bundle = edgebig.compile(
+            folder, recipe=recipe(golden=1), calibration=tmp_path / "pictures", out=tmp_path / str(spread)
+        )
+        largest.append(report_of(bundle)["tensors"]["pixel_values"]["max"])
+    assert largest[1] == pytest.approx(2 * largest[0])
