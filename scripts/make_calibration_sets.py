@@ -93,7 +93,7 @@ def write_shapes(folder: Path) -> None:
     """Writes 24 scenes of shapes as JPEG, 256 x 192 pixels."""
     from PIL import Image
 
-    from edgebig.calibrate.scenes import scene
+    from edgebig.calibrate.synthetic.scenes import scene
 
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(SHAPES):
@@ -103,7 +103,7 @@ def write_shapes(folder: Path) -> None:
 
 def write_sounds(folder: Path) -> None:
     """Writes 8 made recordings as WAV of 0.75 s, 16 kHz, 16 bits."""
-    from edgebig.calibrate.sounds import sound
+    from edgebig.calibrate.synthetic.sounds import sound
 
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(SOUNDS):

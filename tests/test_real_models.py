@@ -15,8 +15,8 @@ pytest.importorskip("tensorrt_rtx_bindings")
 
 import edgebig
 from edgebig.bundle import Bundle
-from edgebig.calibrate.makers import Aids
 from edgebig.calibrate.synthetic import synthetic_samples
+from edgebig.calibrate.synthetic.makers import Aids
 from edgebig.graph import Graph
 from edgebig.recipe import Recipe
 from edgebig.similarity import Similarity, compare

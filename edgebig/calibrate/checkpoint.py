@@ -10,8 +10,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from edgebig.cache import CacheFile
+from edgebig.calibrate.data.samples import Sample
 from edgebig.calibrate.histogram import HALF
-from edgebig.calibrate.samples import Sample
 from edgebig.calibrate.statistics import TensorStatistics
 
 _EVERY_SECONDS = 5.0

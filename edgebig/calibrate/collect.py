@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from edgebig.calibrate.checkpoint import Checkpoint
+from edgebig.calibrate.data.samples import Sample, Samples
 from edgebig.calibrate.feedback import Feedback, NoFeedback
 from edgebig.calibrate.methods import Method, MinMax
 from edgebig.calibrate.probe import Probes, with_probes
 from edgebig.calibrate.ranges import Range, Ranges
-from edgebig.calibrate.samples import Sample, Samples
 from edgebig.calibrate.statistics import TensorStatistics
 from edgebig.errors import CalibrationError
 from edgebig.graph import Executor, Graph

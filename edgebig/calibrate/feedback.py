@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from edgebig.calibrate.reading import Sample, file_of, recording_of
+from edgebig.calibrate.data.reading import Sample, file_of, recording_of
 from edgebig.spec import Dim, TensorSpec
 
 Array = np.ndarray[Any, Any]

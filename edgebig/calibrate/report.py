@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from edgebig.calibrate.collect import Collected, range_of
+from edgebig.calibrate.data.samples import Sample
 from edgebig.calibrate.methods import Method
 from edgebig.calibrate.ranges import Range
-from edgebig.calibrate.samples import Sample
 from edgebig.calibrate.statistics import TensorStatistics
 
 MOVED = 0.05

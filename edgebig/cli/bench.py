@@ -57,7 +57,9 @@ def _measure_part(bundle: Bundle, name: str, seconds: float, threads: int | None
 
     pairs = golden(bundle, name)
     if not pairs:
-        raise BundleError(f"{bundle.path} keeps no inputs of {name} to measure with: compile the model again")
+        raise BundleError(
+            f"{bundle.path} keeps no inputs of {name} to measure with: compile the model without --no-golden"
+        )
     feeds = pairs[0][0]
     candidates = available_backends(bundle, name)
     rows = []

@@ -26,7 +26,7 @@ from edgebig.calibrate import (
     open_samples,
     unstable,
 )
-from edgebig.calibrate.samples import Located
+from edgebig.calibrate.data.samples import Located
 from edgebig.errors import CalibrationError, RecipeError
 from edgebig.graph import Executor, Graph
 from edgebig.preprocess import Preprocess

@@ -33,7 +33,8 @@ _OPSET = {"int8": 19, "fp8": 19, "int4": 21, "bf16": 22, "auto": 19}
 
 def prepare_graph(part: SourcePart, source: Source, request: Request, notes: StageNotes) -> PartWork:
     """Freezes, shapes and simplifies; the result computes in float32."""
-    _check_names(source, request, notes)
+    if part is source.parts[0]:
+        _check_names(source, request, notes)
     graph = part.graph
     takes = {spec.name: spec.shape for spec in graph.inputs}
     freeze = {name: value for name, value in request.recipe.freeze.items() if name in takes}
@@ -70,7 +71,7 @@ def _check_names(source: Source, request: Request, notes: StageNotes) -> None:
     named = [("--shapes", name) for name in request.recipe.shapes] + [("--freeze", n) for n in request.recipe.freeze]
     named += [("state", name) for name in request.recipe.state]
     for option, name in named:
-        if name in known or name in {v for part in source.parts for v in part.graph.model.graph.initializers}:
+        if name in known:
             continue
         if name in request.insisted:
             raise UsageError(

@@ -8,7 +8,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from edgebig.calibrate.samples import Preparers
+from edgebig.calibrate.data.samples import Preparers
 from edgebig.errors import RecipeError
 from edgebig.preprocess import Audio
 from edgebig.request import Request

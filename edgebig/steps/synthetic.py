@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from edgebig.calibrate import Samples, find_states
-from edgebig.calibrate.makers import Aids
-from edgebig.calibrate.samples import Preparers
+from edgebig.calibrate.data.samples import Preparers
 from edgebig.calibrate.synthetic import synthetic_samples
-from edgebig.calibrate.tokens import Vocabulary
+from edgebig.calibrate.synthetic.makers import Aids
+from edgebig.calibrate.synthetic.tokens import Vocabulary
 from edgebig.request import Request
 from edgebig.source import Source
 from edgebig.stages import StageNotes

@@ -9,8 +9,8 @@ import pytest
 
 pytest.importorskip("onnx_ir")
 
+from edgebig.calibrate.data.samples import Preparers, open_samples
 from edgebig.calibrate.feedback import RecurrentState
-from edgebig.calibrate.samples import Preparers, open_samples
 from edgebig.spec import TensorSpec
 
 X = TensorSpec("x", "float32", ("batch", 1))

@@ -14,13 +14,13 @@ from textnets import as_graph, net
 
 import edgebig
 from edgebig.calibrate import collect_ranges
-from edgebig.calibrate.batchnorm import NormMoments, choose
-from edgebig.calibrate.makers import FRAMES, Aids
-from edgebig.calibrate.samples import Located
-from edgebig.calibrate.scenes import scene
-from edgebig.calibrate.sounds import sound
+from edgebig.calibrate.data.samples import Located
 from edgebig.calibrate.synthetic import strongest, synthetic_samples
-from edgebig.calibrate.tokens import zipf
+from edgebig.calibrate.synthetic.batchnorm import NormMoments, choose
+from edgebig.calibrate.synthetic.makers import FRAMES, Aids
+from edgebig.calibrate.synthetic.scenes import scene
+from edgebig.calibrate.synthetic.sounds import sound
+from edgebig.calibrate.synthetic.tokens import zipf
 from edgebig.errors import CalibrationError
 from edgebig.graph import Graph
 from edgebig.preprocess import Preprocess

@@ -106,8 +106,8 @@ def test_a_voice_detector_is_calibrated_with_a_recording(shared_data: Path, tmp_
         calibration=folder / "test.wav",
     )
     kept = json.loads((bundle.path / "calibration" / "model.ranges.json").read_text())
-    assert kept["reading"] == {"asked": 64, "read": 64, "used": 64, "refused": []}
-    cut = frames(read_wav(folder / "test.wav", 16000), 512, 64)[:64]
+    assert kept["reading"] == {"asked": 92, "read": 92, "used": 92, "refused": []}
+    cut = frames(read_wav(folder / "test.wav", 16000), 512, 64)[:92]
     calibrated = cut[32:]  # a stretch of the recording is held out
     (sound,) = (v for k, v in kept["ranges"].items() if k.endswith("stft/Unsqueeze_output_0"))
     assert [sound["min"], sound["max"]] == [calibrated.min(), calibrated.max()]

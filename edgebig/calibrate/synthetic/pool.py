@@ -1,6 +1,6 @@
 """Synthetic samples: inputs made from what the model itself tells, where there is no data at all.
 
-Pictures are scenes (:mod:`edgebig.calibrate.scenes`), chosen by the graph's BatchNormalizations where
+Pictures are scenes (:mod:`edgebig.calibrate.synthetic.scenes`), chosen by the graph's BatchNormalizations where
 it has any, else by the model's answers; texts are tokens by Zipf's law or what a decoder writes
 itself; sound is made at the level of speech. An input that is none of these is refused: random
 numbers are never passed off as data.
@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from edgebig.calibrate.batchnorm import NormMoments, choose
-from edgebig.calibrate.kinds import Taken, kinds_of
-from edgebig.calibrate.makers import (
+from edgebig.calibrate.data.samples import Located, Reading, Sample, Samples, check_sample
+from edgebig.calibrate.synthetic.batchnorm import NormMoments, choose
+from edgebig.calibrate.synthetic.kinds import Taken, kinds_of
+from edgebig.calibrate.synthetic.makers import (
     FRAMES,
     Aids,
     Maker,
@@ -26,8 +27,7 @@ from edgebig.calibrate.makers import (
     texts,
     texts_of,
 )
-from edgebig.calibrate.samples import Located, Reading, Sample, Samples, check_sample
-from edgebig.calibrate.tokens import LENGTHS, can_generate, generate, text_length, zipf
+from edgebig.calibrate.synthetic.tokens import LENGTHS, can_generate, generate, text_length, zipf
 from edgebig.errors import CalibrationError
 from edgebig.graph import Executor, Graph
 from edgebig.spec import TensorSpec

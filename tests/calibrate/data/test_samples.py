@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("onnx_ir")
 
-from edgebig.calibrate.samples import Preparers, Samples, open_samples, recording_of
+from edgebig.calibrate.data.samples import Preparers, Samples, open_samples, recording_of
 from edgebig.errors import CalibrationError, InputError
 from edgebig.spec import TensorSpec
 from edgebig.tasks.speech import frames, read_wav

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from edgebig.calibrate.batches import batch_axes, rows_of
-from edgebig.calibrate.readers import open_files
-from edgebig.calibrate.reading import Found, Preparers, Reading, Refusal, recording_of, refusal
-from edgebig.calibrate.reading import Located as Located
-from edgebig.calibrate.reading import Sample as Sample
+from edgebig.calibrate.data.batches import batch_axes, rows_of
+from edgebig.calibrate.data.readers import open_files
+from edgebig.calibrate.data.reading import Found, Preparers, Reading, Refusal, recording_of, refusal
+from edgebig.calibrate.data.reading import Located as Located
+from edgebig.calibrate.data.reading import Sample as Sample
 from edgebig.errors import CalibrationError
 from edgebig.spec import TensorSpec
 

@@ -11,8 +11,8 @@ from typing import IO
 
 import numpy as np
 
-from edgebig.calibrate.batches import batch_axes
-from edgebig.calibrate.reading import Array
+from edgebig.calibrate.data.batches import batch_axes
+from edgebig.calibrate.data.reading import Array
 from edgebig.errors import CalibrationError
 from edgebig.spec import TensorSpec
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgebig.calibrate.reading import Found, refusal
+from edgebig.calibrate.data.reading import Found, refusal
 from edgebig.errors import CalibrationError
 
 

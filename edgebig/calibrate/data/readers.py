@@ -7,11 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgebig.calibrate import arrays
-from edgebig.calibrate.files import Files
-from edgebig.calibrate.reading import Found, Preparers, pieces, prepared, refusal
-from edgebig.calibrate.records import Records, read_lines
-from edgebig.calibrate.tables import ARROW, PARQUET, dataset_files, read_table
+from edgebig.calibrate.data import arrays
+from edgebig.calibrate.data.files import Files
+from edgebig.calibrate.data.reading import Found, Preparers, pieces, prepared, refusal
+from edgebig.calibrate.data.records import Records, read_lines
+from edgebig.calibrate.data.tables import ARROW, PARQUET, dataset_files, read_table
 from edgebig.errors import CalibrationError
 from edgebig.spec import TensorSpec
 

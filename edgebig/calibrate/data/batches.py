@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from edgebig.calibrate.reading import Sample
+from edgebig.calibrate.data.reading import Sample
 from edgebig.errors import CalibrationError
 from edgebig.spec import Dim, TensorSpec
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("onnx_ir")
 
-from edgebig.calibrate.batches import batch_axes, rows_of, with_batch_axis
+from edgebig.calibrate.data.batches import batch_axes, rows_of, with_batch_axis
 from edgebig.spec import Dim, TensorSpec
 
 

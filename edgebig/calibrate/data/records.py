@@ -16,8 +16,8 @@ from typing import IO, Any, TypeVar
 
 import numpy as np
 
-from edgebig.calibrate.batches import with_batch_axis
-from edgebig.calibrate.reading import Array, Found, Preparers, Sample, pieces, prepared, refusal
+from edgebig.calibrate.data.batches import with_batch_axis
+from edgebig.calibrate.data.reading import Array, Found, Preparers, Sample, pieces, prepared, refusal
 from edgebig.errors import CalibrationError
 from edgebig.spec import TensorSpec
 

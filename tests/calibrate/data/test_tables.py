@@ -16,7 +16,7 @@ pytest.importorskip("pyarrow")
 import pyarrow
 from pyarrow import ipc, parquet
 
-from edgebig.calibrate.samples import Preparers, Samples, open_samples
+from edgebig.calibrate.data.samples import Preparers, Samples, open_samples
 from edgebig.errors import CalibrationError, MissingExtra
 from edgebig.preprocess import Preprocess
 from edgebig.spec import TensorSpec

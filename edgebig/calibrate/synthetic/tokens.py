@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgebig.calibrate.kinds import Taken
+from edgebig.calibrate.synthetic.kinds import Taken
 from edgebig.graph import Executor, Graph
 
 Array = np.ndarray[Any, Any]

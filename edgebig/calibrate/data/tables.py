@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from edgebig.calibrate.reading import Found, refusal
-from edgebig.calibrate.records import Records
+from edgebig.calibrate.data.reading import Found, refusal
+from edgebig.calibrate.data.records import Records
 from edgebig.errors import CalibrationError, MissingExtra
 
 PARQUET = frozenset({".parquet"})

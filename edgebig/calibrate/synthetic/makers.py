@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from edgebig.calibrate.kinds import Taken
-from edgebig.calibrate.scenes import scene
-from edgebig.calibrate.sounds import sound
-from edgebig.calibrate.tokens import Vocabulary, text_length, token_sample, zipf
+from edgebig.calibrate.synthetic.kinds import Taken
+from edgebig.calibrate.synthetic.scenes import scene
+from edgebig.calibrate.synthetic.sounds import sound
+from edgebig.calibrate.synthetic.tokens import Vocabulary, text_length, token_sample, zipf
 from edgebig.spec import TensorSpec
 
 Array = np.ndarray[Any, Any]

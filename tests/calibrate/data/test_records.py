@@ -16,7 +16,7 @@ pytest.importorskip("PIL")
 
 from PIL import Image
 
-from edgebig.calibrate.samples import Preparers, Samples, open_samples
+from edgebig.calibrate.data.samples import Preparers, Samples, open_samples
 from edgebig.errors import CalibrationError, MissingExtra
 from edgebig.preprocess import Preprocess
 from edgebig.spec import TensorSpec
@@ -157,7 +157,7 @@ def test_a_missing_package_is_no_bad_sample(tmp_path: Path) -> None:
 
 
 def test_a_picture_in_bytes_that_is_damaged(tmp_path: Path) -> None:
-    from edgebig.calibrate.records import Records
+    from edgebig.calibrate.data.records import Records
 
     stream = BytesIO()
     Image.new("L", (4, 4), 7).save(stream, "PNG")
