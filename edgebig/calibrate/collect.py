@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,21 +16,19 @@ import numpy as np
 from edgebig.calibrate.checkpoint import Checkpoint
 from edgebig.calibrate.data.samples import Sample, Samples
 from edgebig.calibrate.feedback import Feedback, NoFeedback
+from edgebig.calibrate.fetch import bytes_on, cores, in_groups, too_large
 from edgebig.calibrate.methods import Method, MinMax
 from edgebig.calibrate.probe import Probes, with_probes
 from edgebig.calibrate.ranges import Range, Ranges
 from edgebig.calibrate.statistics import TensorStatistics
 from edgebig.errors import CalibrationError
 from edgebig.graph import Executor, Graph
-from edgebig.graph.values import static_shape
 
 Array = np.ndarray[Any, Any]
 Tick = Callable[[int], None]
 
 MEMORY = 128 << 20
-"""Bytes of activations that one run hands out at most, unless a single tensor is larger."""
-
-_FLOAT = 4
+"""Bytes of activations that are alive at once, unless a single tensor is larger."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,11 @@ def collect(
 ) -> Collected:
     """Statistics of ``tensors`` over all samples, in one pass.
 
-    Extremes are reduced inside the graph. The values of ``counted`` tensors are fetched and counted
-    while the next sample runs, then dropped: those of two runs are alive at once, however many
-    samples there are.
+    Each core runs samples of its own in one thread and counts what they give: that keeps all cores
+    busy, where a run spread over them would leave each waiting for the others. Only the values of
+    samples that run are alive, however many samples there are. Where those of one do not fit in
+    ``memory``, the extremes of tensors without a histogram are reduced inside the graph, and the others
+    take several runs. With a state to carry, samples run one after the other.
 
     Args:
         graph: a float32 graph.
@@ -76,7 +79,7 @@ def collect(
         samples: pairs of where a sample comes from and the sample.
         source: what the samples are, for the manifest.
         counted: those of ``tensors`` whose histogram is kept.
-        memory: bytes of values that a run may hand out; more are fetched by several runs of a sample.
+        memory: bytes of values that are alive at once, unless a single tensor is larger.
         tick: called after each sample with the number run so far.
         feedback: carries outputs of one run into the next, for models with state.
         checkpoint: where the statistics are kept every few seconds and at the end; samples that it has
@@ -86,16 +89,27 @@ def collect(
         CalibrationError: no samples, or a tensor became NaN on one; the first of the graph is named.
     """
     feedback = feedback or NoFeedback()
-    observed, probes = with_probes(graph, tensors, counted, feedback.outputs)
+    located = iter(samples)
+    first = next(located, None)
+    if first is None:
+        raise CalibrationError(f"calibration: no samples in {source}: give at least one")
+    sizes = bytes_on(graph, tensors, first[1])
+    reduced = too_large({name: size for name, size in sizes.items() if name not in set(counted)}, memory)
+    observed, probes = with_probes(graph, tensors, counted, feedback.outputs, reduced)
+    groups = in_groups({name: sizes[name] for name in probes.values}, memory)
     halves = tuple({n: TensorStatistics(counted=n in set(counted)) for n in tensors} for _ in range(2))
     done = 0
     if checkpoint is not None:
         done, state = checkpoint.load(halves)
         feedback.restore(state)
     count = 0
-    with Executor(observed, "all") as executor, ThreadPoolExecutor(1) as counter:
-        run = _Run(executor, counter, observed, probes, feedback, memory)
-        for count, (where, sample) in enumerate(samples, start=1):
+    free = cores()
+    stateless = isinstance(feedback, NoFeedback)
+    largest = max(sum(sizes[name] for name in group) for group in groups)
+    workers = max(1, min(free, memory // max(largest, 1))) if stateless else 1
+    with Executor(observed, "all", free - workers + 1) as executor, ThreadPoolExecutor(workers) as pool:
+        run = _Run(executor, pool, workers, probes, feedback, groups)
+        for count, (where, sample) in enumerate(chain([first], located), start=1):
             if count > done:
                 run.sample(where, sample, halves[count % 2])
             if tick is not None:
@@ -104,8 +118,6 @@ def collect(
                 run.finish()
                 checkpoint.save(halves, count, feedback.snapshot())
         run.finish()
-    if count == 0:
-        raise CalibrationError(f"calibration: no samples in {source}: give at least one")
     if checkpoint is not None and count > done:
         checkpoint.save(halves, count, feedback.snapshot())
     for half in halves:
@@ -114,58 +126,77 @@ def collect(
 
 
 class _Run:
-    """Runs samples and has their values counted in another thread, one run behind."""
+    """Runs samples and counts their values, several at once where no state is carried between them."""
 
     def __init__(
         self,
         executor: Executor,
-        counter: ThreadPoolExecutor,
-        observed: Graph,
+        pool: ThreadPoolExecutor,
+        workers: int,
         probes: Probes,
         feedback: Feedback,
-        memory: int,
+        groups: Sequence[Sequence[str]],
     ) -> None:
-        self._executor, self._counter, self._observed, self._probes = executor, counter, observed, probes
-        self._feedback, self._memory = feedback, memory
+        self._executor, self._pool, self._workers, self._probes = executor, pool, workers, probes
+        self._feedback, self._groups = feedback, groups
         self._reductions = [output for names in probes.extremes.values() for output in names]
-        self._groups: list[list[str]] | None = None
-        self._pending: Future[None] | None = None
+        names = [*probes.extremes, *probes.values, *probes.derived]
+        self._locks = {name: threading.Lock() for name in names}
+        self._pending: deque[Future[None]] = deque()
 
     def sample(self, where: str, sample: Sample, statistics: Mapping[str, TensorStatistics]) -> None:
-        """Runs a sample from the data, and those that follow from its outputs."""
+        """Runs a sample from the data, and those that follow from its outputs, now or soon."""
+        self._pending.append(self._pool.submit(self._all, where, sample, statistics))
+        # one more than run, so that no core waits for a sample to be read
+        while len(self._pending) > (self._workers + 1 if self._workers > 1 else 0):
+            self._pending.popleft().result()
+
+    def finish(self) -> None:
+        """Waits for all samples; the error of the first that failed is raised here, or in :meth:`sample`."""
+        while self._pending:
+            self._pending.popleft().result()
+
+    def _all(self, where: str, sample: Sample, statistics: Mapping[str, TensorStatistics]) -> None:
         following: Sample | None = self._feedback.begin(where, sample)
         while following is not None:
             outputs = self._once(where, following, statistics)
             following = self._feedback.follow(following, outputs)
 
     def _once(self, where: str, sample: Sample, statistics: Mapping[str, TensorStatistics]) -> Sample:
-        """One sample, group by group; returns the outputs that the feedback asked for."""
-        if self._groups is None:
-            self._groups = _groups(self._observed, self._probes, sample, self._memory)
+        """One run, group by group; returns the outputs that the feedback asked for."""
         kept: Sample = {}
         seen: dict[str, tuple[float, float]] = {}
         for index, group in enumerate(self._groups):
             first = index == 0
             wanted = [name for name in group if name not in sample]
             wanted += [*self._reductions, *(n for n in self._feedback.outputs if n not in wanted)] if first else []
-            # nothing is wanted where all that is counted are inputs
+            # ONNX Runtime takes an empty list for all outputs
             values = self._executor.run(sample, wanted) if wanted else {}
             values.update({name: sample[name] for name in group if name in sample})
             if first:
                 kept = {name: values[name] for name in self._feedback.outputs}
-            self.finish()
-            extremes = self._probes.extremes if first else {}
-            derived = self._probes.derived if index == len(self._groups) - 1 else {}
-            self._pending = self._counter.submit(_count, statistics, extremes, group, derived, values, seen, where)
-            # only the counting thread holds them now
-            del values
+                seen.update({name: _reduced(values, names) for name, names in self._probes.extremes.items()})
+            for name in group:
+                seen[name] = _extremes(values[name])
+            self._count(where, statistics, seen, values, [*(self._probes.extremes if first else ()), *group])
+        for name, sources in self._probes.derived.items():
+            low_high = min(seen[s][0] for s in sources), max(seen[s][1] for s in sources)
+            with self._locks[name]:
+                statistics[name].update(*low_high)
         return kept
 
-    def finish(self) -> None:
-        """Waits for the counting of the run before; its error is raised here."""
-        if self._pending is not None:
-            self._pending.result()
-            self._pending = None
+    def _count(
+        self,
+        where: str,
+        statistics: Mapping[str, TensorStatistics],
+        seen: Mapping[str, tuple[float, float]],
+        values: Mapping[str, Array],
+        names: Sequence[str],
+    ) -> None:
+        for name in names:
+            low_high = _checked(name, *seen[name], where)
+            with self._locks[name]:
+                statistics[name].update(*low_high, values.get(name))
 
 
 def collect_ranges(
@@ -175,29 +206,15 @@ def collect_ranges(
     return collect(graph, tensors, samples, source, tick=tick).ranges(MinMax())
 
 
-def _count(
-    statistics: Mapping[str, TensorStatistics],
-    extremes: Mapping[str, tuple[str, str, str]],
-    group: Sequence[str],
-    derived: Mapping[str, tuple[str, ...]],
-    values: Mapping[str, Array],
-    seen: dict[str, tuple[float, float]],
-    where: str,
-) -> None:
-    for name, (low, high, total) in extremes.items():
-        smallest, largest = float(values[low]), float(values[high])
-        if math.isfinite(smallest) and math.isfinite(largest) and math.isnan(float(values[total])):
-            smallest = math.nan
-        statistics[name].update(*_checked(name, smallest, largest, where))
-    for name in group:
-        array = values[name]
-        low_high = (float(array.min()), float(array.max())) if array.size else (math.inf, -math.inf)
-        seen[name] = _checked(name, *low_high, where)
-        statistics[name].update(*seen[name], array)
-    for name, sources in derived.items():
-        lows, highs = zip(*(seen[source] for source in sources), strict=True)
-        seen[name] = min(lows), max(highs)
-        statistics[name].update(*seen[name])
+def _reduced(values: Mapping[str, Array], names: tuple[str, str, str]) -> tuple[float, float]:
+    smallest, largest, total = (float(values[name]) for name in names)
+    if math.isfinite(smallest) and math.isfinite(largest) and math.isnan(total):
+        smallest = math.nan
+    return smallest, largest
+
+
+def _extremes(array: Array) -> tuple[float, float]:
+    return (float(array.min()), float(array.max())) if array.size else (math.inf, -math.inf)
 
 
 def _checked(name: str, smallest: float, largest: float, where: str) -> tuple[float, float]:
@@ -206,40 +223,14 @@ def _checked(name: str, smallest: float, largest: float, where: str) -> tuple[fl
     return smallest, largest
 
 
-def _groups(observed: Graph, probes: Probes, sample: Sample, memory: int) -> list[list[str]]:
-    """Counted tensors in groups whose values fit the budget; one group, perhaps empty, at least."""
-    groups: list[list[str]] = [[]]
-    used = 0
-    for name in probes.values:
-        size = _bytes(observed, name, sample)
-        if groups[-1] and used + size > memory:
-            groups.append([])
-            used = 0
-        groups[-1].append(name)
-        used += size
-    return groups
-
-
-def _bytes(observed: Graph, name: str, sample: Sample) -> int:
-    if name in sample:
-        return 0
-    value = next(v for v in observed.model.graph.outputs if v.name == name)
-    shape = static_shape(value.shape)
-    if shape is not None:
-        return math.prod(shape) * _FLOAT
-    # a dynamic axis is taken to be as long as the sample's longest, and named sizes as they are
-    longest = max((d for array in sample.values() for d in array.shape), default=1)
-    dims = [] if value.shape is None else [d if isinstance(d, int) else longest for d in value.shape]
-    return math.prod(dims) * _FLOAT
-
-
 def _derive(statistics: Mapping[str, TensorStatistics], probes: Probes) -> None:
     """Fills the histograms of tensors that only move or join the values of others."""
     for name, sources in probes.derived.items():
         joined = statistics[name].histogram
-        for source in sources:
-            part = statistics[source].histogram
-            if joined is not None and part is not None:
+        if joined is None:
+            continue
+        for part in (statistics[source].histogram for source in sources):
+            if part is not None:
                 joined.merge(part)
 
 

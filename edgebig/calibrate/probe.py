@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -18,10 +18,10 @@ class Probes:
     """Names of the outputs to fetch.
 
     Attributes:
-        extremes: for each tensor, the outputs that hold its smallest value, its largest, and its sum,
-            which alone shows a NaN: ONNX Runtime's minimum and maximum pass over it.
+        extremes: for each tensor that is reduced in the graph, the outputs that hold its smallest value, its
+            largest, and its sum, which alone shows a NaN: ONNX Runtime's minimum and maximum pass over it.
         values: tensors that are fetched whole.
-        derived: tensors whose statistics follow from those of others, with these others, which come before them.
+        derived: tensors whose statistics follow from those of others, with these others, all fetched.
     """
 
     extremes: dict[str, tuple[str, str, str]]
@@ -30,34 +30,40 @@ class Probes:
 
 
 def with_probes(
-    graph: Graph, tensors: Sequence[str], counted: Sequence[str], kept: Sequence[str] = ()
+    graph: Graph,
+    tensors: Sequence[str],
+    counted: Sequence[str],
+    kept: Sequence[str] = (),
+    reduced: Collection[str] = (),
 ) -> tuple[Graph, Probes]:
     """A copy of the graph that gives what calibration needs, and nothing else.
 
     Args:
         graph: a float32 graph.
-        tensors: whose extremes are wanted; they are reduced inside the graph.
-        counted: whose values are wanted too. A tensor that only moves or joins the values of other
-            counted ones is not fetched.
+        tensors: whose extremes are wanted; those that only move or join the values of others are not fetched.
+        counted: those whose histogram is wanted, which follows from those of counted tensors alone.
         kept: outputs of the graph that stay.
+        reduced: those of ``tensors`` that are too large to be fetched, none of ``counted``: their extremes
+            are computed inside the graph, which is slower for all others, since ONNX Runtime gives each
+            reduction one thread, and the counting thread reads the values for less.
     """
     copy = graph.clone()
     main = copy.model.graph
     values = {str(v.name): v for v in [*main.inputs, *(o for node in main for o in node.outputs)]}
     derived: dict[str, tuple[str, ...]] = {}
     fetched: list[str] = []
-    wanted = set(counted)
-    # in the graph's order, so that what a tensor follows from comes before it
-    for name in sorted(wanted, key=list(values).index):
-        sources = _sources(values[name])
-        if sources and all(source in wanted for source in sources):
-            derived[name] = sources
-        else:
+    with_histogram, whole_values = set(counted), {name for name in tensors if name not in reduced}
+    for name in tensors:
+        if name in reduced:
+            continue
+        sources = _sources(values[name], with_histogram if name in with_histogram else whole_values)
+        if sources == (name,):
             fetched.append(name)
-    reduced = [name for name in tensors if name not in wanted]
+        else:
+            derived[name] = sources
     extremes = {}
     outputs: list[ir.Value] = []
-    for index, name in enumerate(reduced):
+    for index, name in enumerate(name for name in tensors if name in reduced):
         low, high, total = (_reduce(main, values[name], op, index) for op in ("ReduceMin", "ReduceMax", "ReduceSum"))
         extremes[name] = (str(low.name), str(high.name), str(total.name))
         outputs += [low, high, total]
@@ -69,12 +75,15 @@ def with_probes(
     return copy, Probes(extremes, tuple(fetched), derived)
 
 
-def _sources(value: ir.Value) -> tuple[str, ...]:
+def _sources(value: ir.Value, available: Collection[str]) -> tuple[str, ...]:
+    """The fetched tensors that hold the same values; the tensor itself where there are none."""
     producer = value.producer()
     if producer is None or producer.op_type not in _SAME_VALUES or producer.domain:
-        return ()
-    data = producer.inputs if producer.op_type == "Concat" else producer.inputs[:1]
-    return tuple(str(v.name) for v in data if v is not None)
+        return (str(value.name),)
+    data = [v for v in (producer.inputs if producer.op_type == "Concat" else producer.inputs[:1]) if v is not None]
+    if not all(v.name in available for v in data):
+        return (str(value.name),)
+    return tuple(source for v in data for source in _sources(v, available))
 
 
 def _reduce(main: ir.Graph, value: ir.Value, op: str, index: int) -> ir.Value:

@@ -22,6 +22,10 @@ _LEVELS = {
     "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
 }
 _IN_MEMORY_BELOW = 1 << 30
+_SMALL = 1 << 10
+"""Bytes below which a weight stays in the model: shape inference reads small ones only there."""
+
+_SHARED = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.INT8, ir.DataType.UINT8}
 
 
 class Executor:
@@ -43,25 +47,45 @@ class Executor:
         if threads is not None:
             options.intra_op_num_threads = threads
         self._folder: tempfile.TemporaryDirectory[str] | None = None
+        # a session does not own the memory of weights that it was handed
+        self._weights: dict[str, np.ndarray[Any, Any]] = {}
         try:
-            self._session = ort.InferenceSession(self._model(graph), options, providers=["CPUExecutionProvider"])
+            model = self._model(graph, options)
+            self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions share no public base
             self.close()
             raise GraphError(f"ONNX Runtime refuses the graph {graph.name}: {error}") from error
         self.output_names = [o.name for o in self._session.get_outputs()]
         self._types = {i.name: i.type for i in self._session.get_inputs()}
 
-    def _model(self, graph: Graph | Path) -> bytes | str:
+    def _model(self, graph: Graph | Path, options: ort.SessionOptions) -> bytes | str:
         if isinstance(graph, Path):
             return str(graph)
         if graph.weight_bytes < _IN_MEMORY_BELOW:
             graph.load_weights()
-            serialized: bytes = ir.to_proto(graph.model).SerializeToString()
-            return serialized
+            return self._without_weights(graph, options)
         self._folder = tempfile.TemporaryDirectory(prefix="edgebig-")
         path = Path(self._folder.name) / "model.onnx"
         graph.save(path)
         return str(path)
+
+    def _without_weights(self, graph: Graph, options: ort.SessionOptions) -> bytes:
+        """The serialized model, whose large weights the session reads where they are: twice as fast to load."""
+        stub = graph.clone().model
+        for name, value in stub.graph.initializers.items():
+            tensor = value.const_value
+            if tensor is None or tensor.nbytes < _SMALL or tensor.dtype not in _SHARED:
+                continue
+            # ONNX Runtime finds no weight that a branch alone reads
+            if not any(node.graph is stub.graph for node in value.consumers()):
+                continue
+            self._weights[name] = np.ascontiguousarray(tensor.numpy())
+            shape = ir.Shape(self._weights[name].shape)
+            value.const_value = ir.ExternalTensor("weights", 0, tensor.nbytes, tensor.dtype, shape=shape, name=name)
+        values = [ort.OrtValue.ortvalue_from_numpy(array) for array in self._weights.values()]
+        options.add_external_initializers(list(self._weights), values)
+        serialized: bytes = ir.to_proto(stub).SerializeToString()
+        return serialized
 
     def run(
         self, feeds: Mapping[str, np.ndarray[Any, Any]], outputs: Sequence[str] | None = None
@@ -81,6 +105,7 @@ class Executor:
     def close(self) -> None:
         """Frees the session and its files."""
         self._session = None
+        self._weights = {}
         if self._folder is not None:
             self._folder.cleanup()
             self._folder = None
