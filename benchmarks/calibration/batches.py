@@ -16,13 +16,13 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
-from edgebig.calibrate.data.samples import Preparers
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod
 from onnxruntime.quantization.calibrate import create_calibrator
 
 from benchmarks.calibration.graphs import quantized_tensors, simplified
 from benchmarks.calibration.samples import Sample, read
 from edgebig.calibrate import METHODS, collect, open_samples
+from edgebig.calibrate.data.samples import Preparers
 
 
 def main() -> None:

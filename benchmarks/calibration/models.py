@@ -23,8 +23,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.calibration import samples
-from benchmarks.compile.peer_squeezenet import prepare
+from benchmarks.calibration import samples  # noqa: E402
+from benchmarks.compile.peer_squeezenet import prepare  # noqa: E402
 
 DATA = ROOT.parent / "shared" / "data"
 SMALL = {"embedding_size": 16, "hidden_sizes": [32, 64, 96, 128], "depths": [1, 1, 1, 1], "num_labels": 10}

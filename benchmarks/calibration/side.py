@@ -1,6 +1,7 @@
 """One side, in a process of its own: python side.py SIDE MODEL.onnx SAMPLES.npz COUNT [--timed] [--methods M,M]
 
-SIDE is plain (ONNX Runtime's session.run, level all, batch 1), edgebig-l4, edgebig-cpu (edgebig's own collect, on
+SIDE is plain (ONNX Runtime's session.run, level all, batch 1), edgebig-plain (the same with edgebig's imports and
+its graph in memory, what a compile holds before it calibrates), edgebig-l4, edgebig-cpu (edgebig's own collect, on
 the tensors that the plan of that target quantizes), ort (ONNX Runtime's calibrator of one method) or nncf (its
 whole quantization). With --timed, the last line printed is a JSON object: seconds of the calibration, and of the
 plain pass over the same samples, the mean of one right before and one right after it. Without, samples are read
@@ -63,6 +64,21 @@ def plain(model: Path, methods: Sequence[str]) -> Work:
     def work(samples: Iterable[Sample]) -> None:
         for sample in samples:
             session.run(None, {k: v for k, v in sample.items() if k in names})
+
+    return work
+
+
+def edgebig_plain(model: Path, methods: Sequence[str]) -> Work:
+    """The forward pass alone, of the graph that edgebig calibrates."""
+    from benchmarks.calibration.graphs import simplified
+    from edgebig.graph import Executor
+
+    graph = simplified(model)
+
+    def work(samples: Iterable[Sample]) -> None:
+        with Executor(graph, "all") as executor:
+            for sample in samples:
+                executor.run(sample)
 
     return work
 
@@ -137,6 +153,7 @@ def nncf_quantization(model: Path, methods: Sequence[str]) -> Work:
 
 SIDES: dict[str, Callable[[Path, Sequence[str]], Work]] = {
     "plain": plain,
+    "edgebig-plain": edgebig_plain,
     "edgebig-l4": edgebig("l4"),
     "edgebig-cpu": edgebig("cpu"),
     "ort": ort_calibrator,
