@@ -8,7 +8,7 @@ from edgebig.errors import MissingExtra
 
 EXTRAS: dict[str, tuple[str, ...]] = {
     "cpu": ("onnxruntime",),
-    "compile": ("onnx", "onnx_ir", "onnxscript", "onnxslim", "onnxruntime", "PIL", "pydantic", "yaml", "rich"),
+    "compile": ("onnx", "onnx_ir", "onnxscript", "onnxruntime", "PIL", "pydantic", "yaml", "rich"),
     "export": ("torch", "transformers", "optimum"),
     "rtx": ("tensorrt_rtx_bindings",),
     "gpu": ("onnxruntime", "tensorrt", "cuda"),
