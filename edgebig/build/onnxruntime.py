@@ -33,7 +33,7 @@ def optimize_for_cpu(graph: Path, out: Path) -> str:
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.optimized_model_filepath = str(out)
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     size = sum(f.stat().st_size for f in graph.parent.iterdir() if f.name.startswith(graph.name))
     if size > _EXTERNAL_ABOVE:
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", f"{out.name}.data")

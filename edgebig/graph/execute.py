@@ -43,7 +43,8 @@ class Executor:
         """
         options = ort.SessionOptions()
         options.graph_optimization_level = _LEVELS[level]
-        options.log_severity_level = 3
+        # what fails is raised; only ONNX Runtime's own death is worth a line from it
+        options.log_severity_level = 4
         if threads is not None:
             options.intra_op_num_threads = threads
         self._folder: tempfile.TemporaryDirectory[str] | None = None

@@ -13,7 +13,7 @@ import numpy as np
 from edgebig.errors import BackendError, MissingExtra
 from edgebig.spec import TensorSpec
 
-_LOG_ERRORS = 3
+_LOG_FATAL = 4
 _SLOW_FUSIONS = ["SkipLayerNormFusion"]
 """As in :mod:`edgebig.build.onnxruntime`: it must not come back when the graph is loaded."""
 
@@ -45,7 +45,7 @@ class OnnxRuntimeCpu:
         """
         ort = import_onnxruntime()
         options = ort.SessionOptions()
-        options.log_severity_level = _LOG_ERRORS
+        options.log_severity_level = _LOG_FATAL
         levels = ort.GraphOptimizationLevel
         options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
         if threads is not None:

@@ -27,7 +27,7 @@ from edgebig.calibrate import (
     unstable,
 )
 from edgebig.calibrate.data.samples import Located
-from edgebig.errors import CalibrationError, RecipeError
+from edgebig.errors import CalibrationError, GraphError, RecipeError, UsageError
 from edgebig.graph import Executor, Graph
 from edgebig.preprocess import Preprocess
 from edgebig.quantize import clamp_masks, observed_tensors, planned_tensors
@@ -62,9 +62,7 @@ def calibrate_part(part: PartWork, source: Source, request: Request, notes: Stag
         )
     feedback = _feedback(part, request)
     chosen = _made(part, recipe.golden) if data is None else _real(part, source, request, data, feedback, notes)
-    part.golden = Golden(
-        chosen.golden, outputs_of(part.source.original, chosen.golden, "all", part.frozen), chosen.origin
-    )
+    part.golden = Golden(chosen.golden, _answers(part, chosen, is_made=data is None), chosen.origin)
     is_ranged = recipe.precision in _CALIBRATED or (
         recipe.precision in _RANGED and (request.target.is_nvidia or data is not None)
     )
@@ -92,6 +90,20 @@ class _Chosen:
     origin: str
     path: Path | None = None
     processor: Path | None = None
+
+
+def _answers(part: PartWork, chosen: _Chosen, *, is_made: bool) -> list[Sample]:
+    """What the original answers on the golden inputs."""
+    try:
+        return outputs_of(part.source.original, chosen.golden, "all", part.frozen)
+    except GraphError as error:
+        if not is_made or part.source.examples:
+            raise
+        shapes = ",".join(f"{n}:{'x'.join(map(str, a.shape)) or 'scalar'}" for n, a in chosen.golden[0].items())
+        raise UsageError(
+            f"{part.name} does not take made inputs of the shapes {shapes}: give --shapes that it takes, or --calib "
+            f"with real inputs ({error})"[:600]
+        ) from error
 
 
 def _made(part: PartWork, count: int) -> _Chosen:
