@@ -33,10 +33,10 @@ class Options:
 
 
 def environment() -> dict[str, str]:
-    """For every child: this checkout's edgebig, no network, no telemetry."""
+    """For every child: this checkout's edgebig, no network, no telemetry, and no filled cache."""
     found = os.environ.get("PYTHONPATH")
     paths = os.pathsep.join([str(ROOT), *([found] if found else [])])
-    return {"HF_HUB_OFFLINE": "1", "ORT_DISABLE_TELEMETRY": "1", "PYTHONPATH": paths}
+    return {"EDGEBIG_CACHE": "off", "HF_HUB_OFFLINE": "1", "ORT_DISABLE_TELEMETRY": "1", "PYTHONPATH": paths}
 
 
 def compile_bundle(model: Path, out: Path, *options: str | Path) -> Cost:
