@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import platform
 from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -13,6 +14,14 @@ from edgebig.spec import TensorSpec
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
+
+
+_ARCHITECTURES = {"AMD64": "x86_64", "arm64": "aarch64"}  # as Windows and macOS call them
+
+
+def this_architecture() -> str:
+    """This machine's processor, as :attr:`Engine.hardware` names it."""
+    return _ARCHITECTURES.get(platform.machine(), platform.machine())
 
 
 @dataclass(frozen=True)

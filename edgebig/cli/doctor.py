@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import platform
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgebig.cli.console import guarded_stdout, print_json, size_text, table
 from edgebig.cli.extras import absent_modules, missing_extra
+from edgebig.manifest import this_architecture
 
 if TYPE_CHECKING:
     from edgebig.target import Target
 
-_MACHINES = {"AMD64": "x86_64", "arm64": "aarch64"}
 _EPILOG = """\b
 Examples:
   edgebig doctor
@@ -59,7 +58,7 @@ def verdict(target: Target) -> str:
     if target.engine == "ahead":
         capability = f"compute capability {target.compute_capability}"
         return f"compile here: yes, engine and all ({extras} is installed); runs on {capability}"
-    here = _MACHINES.get(platform.machine(), platform.machine())
+    here = this_architecture()
     if target.architecture in ("native", "any", here):
         return f"compile here: yes ({extras} is installed); runs here"
     return f"compile here: yes ({extras} is installed); runs on {target.architecture}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import re
 import warnings
 from collections.abc import Sequence
@@ -11,10 +10,10 @@ from pathlib import Path
 
 from edgebig.bundle import Bundle, Engine, Part
 from edgebig.errors import BackendError, MissingExtra
+from edgebig.manifest import this_architecture
 from edgebig.runtime.backend import Backend
 from edgebig.runtime.onnxruntime_cpu import OnnxRuntimeCpu, import_onnxruntime
 
-_SAME_MACHINE = {"AMD64": "x86_64", "arm64": "aarch64"}  # as Windows and macOS call them
 _NOT_HERE = "this version of edgebig runs bundles with ONNX Runtime on the CPU only, not with {kind}"
 
 
@@ -127,7 +126,7 @@ def _onnxruntime() -> tuple[str | None, str]:
 def _of_engine(engine: Engine, version: str | None, problem: str) -> Candidate:
     if engine.kind != "onnxruntime":
         return Candidate(engine.kind, engine.path, False, _NOT_HERE.format(kind=engine.kind))
-    machine = _SAME_MACHINE.get(platform.machine(), platform.machine())
+    machine = this_architecture()
     if machine not in engine.hardware:
         reason = f"it is for {' and '.join(engine.hardware)}, this machine is {machine}"
     elif version is None:

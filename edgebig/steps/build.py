@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import platform
 import shutil
 from pathlib import Path
 
 from edgebig.build import Profile, build_engine, check_parse, optimize_for_cpu, rtx_version
 from edgebig.bundle import BundleWriter, Engine
 from edgebig.errors import BuildError
+from edgebig.manifest import this_architecture
 from edgebig.request import Request
 from edgebig.stages import StageNotes
 from edgebig.steps.work import PartWork
-
-_MACHINES = {"AMD64": "x86_64", "arm64": "aarch64"}
 
 
 def build_part(part: PartWork, request: Request, writer: BundleWriter, work: Path, notes: StageNotes) -> None:
@@ -37,7 +35,7 @@ def build_part(part: PartWork, request: Request, writer: BundleWriter, work: Pat
 
 
 def _build_host(part: PartWork, request: Request, writer: BundleWriter, work: Path, notes: StageNotes) -> None:
-    here = _MACHINES.get(platform.machine(), platform.machine())
+    here = this_architecture()
     wanted = here if request.target.architecture == "native" else request.target.architecture
     goal = writer.path(part.graph_file)
     if wanted != here:

@@ -120,7 +120,7 @@ def _real(
     held = recipe.golden * (_DISTANCE if isinstance(feedback, RecurrentState) else 1)
     count = recipe.calibration.samples + held
     if isinstance(data, str) and data == SYNTHETIC:
-        stream = synthetic_for(part, source, request, prepare_for, notes)
+        stream = synthetic_for(part, source, prepare_for, count, feedback.carried, notes)
     else:
         stream = open_samples(
             data,

@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from edgebig.calibrate import Samples, find_states
+from edgebig.calibrate import Samples
 from edgebig.calibrate.data.samples import Preparers
 from edgebig.calibrate.synthetic import synthetic_samples
 from edgebig.calibrate.synthetic.makers import Aids
 from edgebig.calibrate.synthetic.tokens import Vocabulary
-from edgebig.request import Request
 from edgebig.source import Source
 from edgebig.stages import StageNotes
 from edgebig.steps.work import PartWork, Sample
@@ -29,18 +28,23 @@ _SPECIAL = (("[", "]"), ("<", ">"))
 
 
 def synthetic_for(
-    part: PartWork,
-    source: Source,
-    request: Request,
-    prepare: Preparers,
-    notes: StageNotes,
+    part: PartWork, source: Source, prepare: Preparers, count: int, carried: frozenset[str], notes: StageNotes
 ) -> Samples:
-    """As many samples as the recipe asks for, made for a part, with a warning that says how.
+    """Samples made for a part, with a warning that says how.
+
+    Args:
+        part: whose inputs are made.
+        source: its tokenizer and processor files tell what the inputs are.
+        prepare: the model's processors.
+        count: number of samples.
+        carried: inputs that are filled from outputs while the samples run.
+        notes: takes the warning.
 
     Raises:
         CalibrationError: the part takes something that cannot be made.
     """
-    states = _states(part, request)
+    # caches begin empty, and a decoder's samples hold them
+    states = {name for name in carried if not name.startswith("past_key_values")}
     config = _json(source.processor, "preprocessor_config.json")
     aids = Aids(
         shapes={name: profile.opt for name, profile in part.profiles.items()},
@@ -55,19 +59,12 @@ def synthetic_for(
         part.graph,
         part.source.original,
         [spec for spec in part.graph.inputs if spec.name not in states],
-        request.recipe.calibration.samples + request.recipe.golden,
+        count,
         aids,
         tick=lambda n: notes.progress(f"{n} samples made"),
     )
     notes.decline(f"{part.name}: calibrated without real data ({samples.source}): give --calib to make sure of it")
     return samples
-
-
-def _states(part: PartWork, request: Request) -> frozenset[str]:
-    """Inputs that are filled from outputs while the samples run, caches aside."""
-    inputs = part.graph.inputs
-    carried = set(request.recipe.state) & {s.name for s in inputs} or find_states(inputs, part.graph.outputs)
-    return frozenset(name for name in carried if not name.startswith("past_key_values"))
 
 
 def _by_file(prepare: Callable[[Path], Sample]) -> Callable[[np.ndarray[Any, Any]], Sample]:
