@@ -17,7 +17,8 @@
     ├── OutputError             13   the bundle cannot be written where it was asked
     ├── BundleError             14   not a bundle, damaged, or of an unknown version
     ├── InputError              15   an array does not fit the model's inputs
-    └── BackendError            16   nothing on this machine can run the bundle, or it failed while running
+    ├── BackendError            16   nothing on this machine can run the bundle, or it failed while running
+    └── EvaluationError         17   labels are missing or wrong, or a metric does not fit the model
 
 Every message is one line: what was asked, what was found, and what to do next.
 """
@@ -127,3 +128,9 @@ class BackendError(EdgebigError):
     """Nothing on this machine can run the bundle, or the backend failed while running it."""
 
     exit_code = 16
+
+
+class EvaluationError(EdgebigError):
+    """Labels are missing or wrong, or a metric does not fit the model's outputs."""
+
+    exit_code = 17

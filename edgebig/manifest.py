@@ -169,7 +169,7 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """As plain data. A number that JSON lacks is a string: ``Infinity``, ``-Infinity`` or ``NaN``."""
-        plain: dict[str, Any] = _finite(asdict(self))
+        plain: dict[str, Any] = finite(asdict(self))
         return plain
 
     @classmethod
@@ -225,11 +225,12 @@ def _must_be(kind: type, /, **values: Any) -> None:
             raise TypeError(f"{name} must be a {kind.__name__}, found {value!r:.60}")
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Plain data with the numbers that JSON lacks as strings: ``Infinity``, ``-Infinity`` and ``NaN``."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value

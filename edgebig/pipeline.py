@@ -65,7 +65,7 @@ def compile(
     """
     overrides = {"precision": precision, "task": task, "freeze": freeze, "keep_original": keep_original}
     wanted = Shapes(shapes, min_shapes, opt_shapes, max_shapes)
-    request = Request.resolve(recipe, target, calibration, wanted, overrides)
+    request = steps.with_plan(Request.resolve(recipe, target, calibration, wanted, overrides))
     check_precision(request.target, request.recipe.precision)
     steps.check_model_exists(model)
 

@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+LABELS = "labels.json"
+"""In the processor's folder: the names of the model's classes by their number, where it has names."""
+
 Resample = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 
 

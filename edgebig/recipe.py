@@ -19,6 +19,7 @@ from edgebig.resources import data_folder
 
 RequestedPrecision = Literal["fp32", "fp16", "bf16", "int8", "fp8", "int4", "auto"]
 CalibrationMethod = Literal["min-max", "average-min-max", "percentile", "entropy", "mse"]
+Repair = Literal["equalize", "smooth", "mse", "gptq", "adaround", "awq", "bias"]
 Shape = tuple[int, ...]
 
 _SPEC = re.compile(r"^(?P<name>.+):(?P<dims>\d+(x\d+)*)$")
@@ -67,6 +68,22 @@ class CalibrationRecipe(BaseModel):
     skip_bad: int = Field(default=0, ge=0)
 
 
+class EvaluationRecipe(BaseModel):
+    """Labelled data that says how good the model is.
+
+    Attributes:
+        data: a file or folder, as ``docs/evaluation.md`` says.
+        metric: a metric's name or ``file.py:function``; what suits the task by default.
+        samples: at most so many are used.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: str | None = None
+    metric: str | None = None
+    samples: int | None = Field(default=None, ge=1)
+
+
 class Recipe(BaseModel):
     """What is asked of one compile.
 
@@ -91,6 +108,15 @@ class Recipe(BaseModel):
             carries them with the original's outputs, unless they are ``private``.
         state: for each recurrent state input, the output that becomes it in the next run; found by the usual
             names if absent.
+        repair: what is done to keep accuracy when the model is quantized; ``None``: what suits the format and the
+            target. ``equalize``: cross-layer equalization; ``smooth``: SmoothQuant; ``mse``: scales of weights
+            that clip for the least squared error; ``gptq``, ``adaround``: how weights are rounded; ``awq``:
+            activation-aware scales of weights; ``bias``: bias correction.
+        max_drop: the largest loss allowed: of cosine (1 - cosine of the worst output on the worst input) or,
+            with ``evaluation``, in the metric's unit. Beyond it a compile fails; ``auto`` searches within it.
+        search_minutes: after which the search of ``auto`` takes the best plan so far.
+        evaluation: labelled data to measure the loss with.
+        plan: a file with the format of each layer, as a bundle's ``evidence/PART.plan.json``; edited by hand or not.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -112,6 +138,11 @@ class Recipe(BaseModel):
     golden: int = Field(default=4, ge=1, le=64)
     golden_inputs: Literal["held-out", "synthetic", "private"] = "held-out"
     state: dict[str, str] = Field(default_factory=dict)
+    repair: tuple[Repair, ...] | None = None
+    max_drop: float | None = Field(default=None, ge=0)
+    search_minutes: float | None = Field(default=None, gt=0)
+    evaluation: EvaluationRecipe = EvaluationRecipe()
+    plan: str | None = None
 
     @field_validator("shapes", mode="before")
     @classmethod

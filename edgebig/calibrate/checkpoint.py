@@ -4,19 +4,45 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from edgebig.cache import CacheFile
+from edgebig.calibrate.counting import HALF
 from edgebig.calibrate.data.samples import Sample
-from edgebig.calibrate.histogram import HALF
 from edgebig.calibrate.statistics import TensorStatistics
 
 _EVERY_SECONDS = 5.0
 
 Halves = Sequence[Mapping[str, TensorStatistics]]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Which samples statistics hold.
+
+    Attributes:
+        count: number of the last of them; they are numbered from 1.
+        missing: numbers before it that are not in: those of samples that failed while later ones ran.
+        state: what a recurrent model carries into the next sample.
+    """
+
+    count: int = 0
+    missing: tuple[int, ...] = ()
+    state: Sample = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, finished: Collection[int], state: Sample) -> Progress:
+        """That of these numbers."""
+        count = max(finished, default=0)
+        return cls(count, tuple(n for n in range(1, count + 1) if n not in finished), state)
+
+    def finished(self) -> set[int]:
+        """The numbers of the samples that are in."""
+        return set(range(1, self.count + 1)) - set(self.missing)
 
 
 class Checkpoint:
@@ -29,16 +55,16 @@ class Checkpoint:
         self._file = file
         self._last = time.monotonic()
 
-    def load(self, halves: Halves) -> tuple[int, Sample]:
-        """Fills the statistics; returns the number of samples that they hold and the state, 0 where none were kept."""
+    def load(self, halves: Halves) -> Progress:
+        """Fills the statistics; returns what they hold, nothing where none were kept."""
         path = self._file.read()
         if path is None:
-            return 0, {}
+            return Progress()
         try:
             with np.load(path, allow_pickle=False) as kept:
                 arrays = dict(kept)
             meta = json.loads(str(arrays["meta"]))
-            count = int(meta["count"])
+            count, missing = int(meta["count"]), tuple(map(int, meta["missing"]))
             # read whole before anything is filled: a damaged file must not leave half of it behind
             found = [
                 (statistics, _read(rows[name], statistics, arrays.get(f"{number}.{index}")))
@@ -47,25 +73,26 @@ class Checkpoint:
             ]
         except Exception:  # a damaged file raises whatever its readers come upon
             self._file.remove()
-            return 0, {}
+            return Progress()
         for statistics, kept in found:
             statistics.merge(kept)
-        return count, {k.removeprefix("state."): v for k, v in arrays.items() if k.startswith("state.")}
+        state = {k.removeprefix("state."): v for k, v in arrays.items() if k.startswith("state.")}
+        return Progress(count, missing, state)
 
     def is_due(self) -> bool:
         """Whether it is time to save again."""
         return time.monotonic() - self._last >= _EVERY_SECONDS
 
-    def save(self, halves: Halves, count: int, state: Sample) -> None:
-        """Keeps the statistics of the first ``count`` samples."""
-        arrays: dict[str, Any] = {f"state.{name}": array for name, array in state.items()}
+    def save(self, halves: Halves, progress: Progress) -> None:
+        """Keeps the statistics of these samples."""
+        arrays: dict[str, Any] = {f"state.{name}": array for name, array in progress.state.items()}
         rows = []
         for number, half in enumerate(halves):
             rows.append({name: _row(statistics) for name, statistics in half.items()})
             for index, statistics in enumerate(half.values()):
                 if statistics.histogram is not None:
                     arrays[f"{number}.{index}"] = statistics.histogram.counts
-        arrays["meta"] = np.array(json.dumps({"count": count, "halves": rows}))
+        arrays["meta"] = np.array(json.dumps({"count": progress.count, "missing": progress.missing, "halves": rows}))
 
         def write(stream: BinaryIO) -> None:
             np.savez(stream, allow_pickle=False, **arrays)

@@ -56,19 +56,6 @@ def too_large(sizes: Mapping[str, int], memory: int) -> set[str]:
     return found
 
 
-def in_groups(sizes: Mapping[str, int], memory: int) -> list[list[str]]:
-    """The tensors in groups that fit, one run each; one group, perhaps empty, at least."""
-    groups: list[list[str]] = [[]]
-    used = 0
-    for name, size in sizes.items():
-        if groups[-1] and used + size > memory:
-            groups.append([])
-            used = 0
-        groups[-1].append(name)
-        used += size
-    return groups
-
-
 def cores() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

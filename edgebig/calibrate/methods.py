@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from edgebig.calibrate.histogram import HALF, DyadicHistogram
+from edgebig.calibrate.counting import HALF
+from edgebig.calibrate.histogram import DyadicHistogram
 from edgebig.calibrate.ranges import Range
 from edgebig.calibrate.statistics import TensorStatistics
 
@@ -133,12 +134,9 @@ class MeanSquaredError:
         if histogram is None:
             return _full(statistics)
         full = _full(statistics)
-        centers, counts = _occupied(histogram)
-        errors = [
-            _squared_error(centers, counts, Range(full.min * f, full.max * f), symmetric=full.min < 0)
-            for f in _fractions()
-        ]
-        best = float(_fractions()[int(np.argmin(errors))])
+        fractions = np.linspace(1.0, 1.0 / _MSE_STEPS, _MSE_STEPS)
+        errors = _squared_errors(histogram, full.magnitude * fractions, symmetric=full.min < 0)
+        best = float(fractions[int(np.argmin(errors))])
         return _clipped(statistics, full.magnitude * best)
 
 
@@ -170,7 +168,11 @@ def _clipped(statistics: TensorStatistics, threshold: float) -> Range:
 
 
 def _divergences(counts: Array, bins: Array) -> Array:
-    """KL(P || Q) for each number of bins that is kept, float64 [len(bins)]."""
+    """KL(P || Q) for each number of bins that is kept, float64 [len(bins)].
+
+    With ``m = bins // 128``, the first 127 levels of Q hold ``m`` bins each, and the last one the rest; so all
+    but the last level are the same for 128 neighbouring thresholds.
+    """
     total = counts.sum()
     sums = np.concatenate([[0.0], np.cumsum(counts)])
     filled = np.concatenate([[0.0], np.cumsum(counts > 0)])
@@ -180,39 +182,51 @@ def _divergences(counts: Array, bins: Array) -> Array:
     own = (entropy[bins - 1] + _x_log_x(last)) / total - np.log(total)
 
     merged = bins // _ENTROPY_LEVELS
-    edges = np.minimum(merged[:, None] * np.arange(_ENTROPY_LEVELS + 1)[None, :], bins[:, None])
-    edges[:, -1] = bins
-    mass = np.diff(sums[edges], axis=1)
-    places = np.diff(filled[edges], axis=1)
+    sizes = np.arange(merged[-1] + 1)
+    edges = sizes[:, None] * np.arange(_ENTROPY_LEVELS)[None, :]
+    mass, places = np.diff(sums[edges], axis=1), np.diff(filled[edges], axis=1)
+    equal = (mass * _log_shares(mass, places)).sum(axis=1)
+    start = merged * (_ENTROPY_LEVELS - 1)
+    mass, places = sums[bins] - sums[start], filled[bins] - filled[start]
     # the last bin holds the outliers in P, so Q must give it a share too
-    places[:, -1] += (counts[bins - 1] == 0) & (outliers > 0)
-    weight = mass.copy()
-    weight[:, -1] += outliers
-    shares = np.where(mass > 0, mass, _SMOOTHING) / np.maximum(places, 1)
-    other = (weight * np.log(shares)).sum(axis=1) / total - np.log(np.maximum(sums[bins], _SMOOTHING))
+    places += (counts[bins - 1] == 0) & (outliers > 0)
+    rest = (mass + outliers) * _log_shares(mass, places)
+    other = (equal[merged] + rest) / total - np.log(np.maximum(sums[bins], _SMOOTHING))
     divergence: Array = np.where(sums[bins] > 0, own - other, np.inf)
     return divergence
+
+
+def _log_shares(mass: Array, places: Array) -> Array:
+    """Logarithm of what each bin that is not empty gets of its level."""
+    shares: Array = np.log(np.where(mass > 0, mass, _SMOOTHING) / np.maximum(places, 1))
+    return shares
 
 
 def _x_log_x(values: Array) -> Array:
     return values * np.log(np.where(values > 0, values, 1.0))
 
 
-def _fractions() -> Array:
-    """Fractions of the full range that are tried, the whole first."""
-    return np.linspace(1.0, 1.0 / _MSE_STEPS, _MSE_STEPS)
+def _squared_errors(histogram: DyadicHistogram, magnitudes: Array, *, symmetric: bool) -> Array:
+    """Error of rounding to 8 bits up to each magnitude, in squared widths of a bin, float64 [len(magnitudes)].
+
+    The bins that round to one level are neighbours, so that sums over all bins give the error of each level
+    ``q``: of ``n`` values it is ``sum(x^2) - 2 q sum(x) + n q^2``.
+    """
+    first = -_MSE_LEVELS if symmetric else 0
+    levels = np.arange(first, first + (2 * _MSE_LEVELS if symmetric else 2 * _MSE_LEVELS + 1) + 1)
+    scales = magnitudes / histogram.width / levels[-1]
+    centers = np.arange(-HALF, HALF) + 0.5
+    counts = histogram.counts.astype(np.float64)
+    numbers = np.concatenate([[0.0], np.cumsum(counts)])
+    sums = np.concatenate([[0.0], np.cumsum(counts * centers)])
+
+    between = (levels[:-1] + 0.5)[None, :] * scales[:, None]
+    inner = np.clip(np.ceil(between - 0.5), -HALF, HALF).astype(np.intp) + HALF
+    edges = np.pad(inner, ((0, 0), (1, 1)), constant_values=(0, 2 * HALF))
+    rounded = levels[None, :] * scales[:, None]
+    terms = rounded * (rounded * np.diff(numbers[edges], axis=1) - 2.0 * np.diff(sums[edges], axis=1))
+    errors: Array = counts @ np.square(centers) + terms.sum(axis=1)
+    return errors
 
 
-def _occupied(histogram: DyadicHistogram) -> tuple[Array, Array]:
-    used = np.flatnonzero(histogram.counts)
-    return histogram.centers()[used], histogram.counts[used].astype(np.float64)
-
-
-def _squared_error(centers: Array, counts: Array, kept: Range, *, symmetric: bool) -> float:
-    low, high = (-kept.magnitude, kept.magnitude) if symmetric else (0.0, kept.max)
-    scale = high / (_MSE_LEVELS if symmetric else 2 * _MSE_LEVELS + 1)
-    rounded = np.clip(np.rint(centers / scale) * scale, low, high)
-    return float(counts @ np.square(centers - rounded))
-
-
-__all__ = ["HALF", "METHODS", "AverageMinMax", "Entropy", "MeanSquaredError", "Method", "MinMax", "Percentile"]
+__all__ = ["METHODS", "AverageMinMax", "Entropy", "MeanSquaredError", "Method", "MinMax", "Percentile"]

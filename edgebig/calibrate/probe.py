@@ -21,12 +21,15 @@ class Probes:
         extremes: for each tensor that is reduced in the graph, the outputs that hold its smallest value, its
             largest, and its sum, which alone shows a NaN: ONNX Runtime's minimum and maximum pass over it.
         values: tensors that are fetched whole.
-        derived: tensors whose statistics follow from those of others, with these others, all fetched.
+        derived: tensors whose statistics follow from those of others, with these others, all fetched or rectified.
+        rectified: outputs of a Relu, each with its input, which is fetched: ONNX Runtime would have to bring both
+            out of its own layout.
     """
 
     extremes: dict[str, tuple[str, str, str]]
     values: tuple[str, ...]
     derived: dict[str, tuple[str, ...]]
+    rectified: dict[str, str]
 
 
 def with_probes(
@@ -61,6 +64,8 @@ def with_probes(
             fetched.append(name)
         else:
             derived[name] = sources
+    rectified = {name: source for name in fetched if (source := _rectified(values[name])) in fetched}
+    fetched = [name for name in fetched if name not in rectified]
     extremes = {}
     outputs: list[ir.Value] = []
     for index, name in enumerate(name for name in tensors if name in reduced):
@@ -72,7 +77,7 @@ def with_probes(
     outputs += [values[name] for name in whole]
     main.outputs.clear()
     main.outputs.extend(outputs)
-    return copy, Probes(extremes, tuple(fetched), derived)
+    return copy, Probes(extremes, tuple(fetched), derived, rectified)
 
 
 def _sources(value: ir.Value, available: Collection[str]) -> tuple[str, ...]:
@@ -84,6 +89,14 @@ def _sources(value: ir.Value, available: Collection[str]) -> tuple[str, ...]:
     if not all(v.name in available for v in data):
         return (str(value.name),)
     return tuple(source for v in data for source in _sources(v, available))
+
+
+def _rectified(value: ir.Value) -> str | None:
+    """The input of the Relu that makes the value."""
+    producer = value.producer()
+    if producer is None or producer.op_type != "Relu" or producer.domain or producer.inputs[0] is None:
+        return None
+    return producer.inputs[0].name
 
 
 def _reduce(main: ir.Graph, value: ir.Value, op: str, index: int) -> ir.Value:

@@ -54,6 +54,12 @@ def _methods(context: click.Context, parameter: click.Parameter, text: str | Non
     return None if text is None else [name.strip() for name in text.split(",")]
 
 
+def _repairs(context: click.Context, parameter: click.Parameter, text: str | None) -> list[str] | None:
+    if text is None:
+        return None
+    return [] if text == "none" else [name.strip() for name in text.split(",")]
+
+
 def _number(text: str) -> int | float | bool | None:
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
@@ -74,6 +80,22 @@ def _number(text: str) -> int | float | bool | None:
 @click.option("-r", "--recipe", metavar="NAME|FILE", help="What to do, from 'edgebig recipes' or a YAML file.")
 @click.option("--task", metavar="TASK", help="What a Hugging Face model is for; found from its config otherwise.")
 @click.option("-p", "--precision", type=click.Choice(_PRECISIONS), help="Number format.  [default: fp32]")
+@click.option(
+    "--max-drop",
+    type=click.FloatRange(0),
+    metavar="X",
+    help="The largest loss allowed: 1 - cosine of the worst output, or with --eval in the metric's unit. Beyond it the "
+    "compile fails; -p auto finds the fastest plan within it.  [default for auto: 0.01]",
+)
+@click.option("--search-minutes", type=click.FloatRange(0, min_open=True), metavar="N", help="Ends the search of auto.")
+@click.option("--plan", metavar="FILE", help="Formats of the layers, as a bundle's evidence/PART.plan.json has them.")
+@click.option("--keep-float", metavar="PATTERN", multiple=True, help="Nodes that are not quantized; repeatable.")
+@click.option(
+    "--repair",
+    metavar="NAME,...|none",
+    callback=_repairs,
+    help="What keeps accuracy: equalize, smooth, mse, gptq, adaround, awq, bias.  [default: what suits the format]",
+)
 @click.option(
     "-c",
     "--calib",
@@ -125,6 +147,11 @@ def command(
     recipe: str | None,
     task: str | None,
     precision: str | None,
+    max_drop: float | None,
+    search_minutes: float | None,
+    plan: str | None,
+    keep_float: tuple[str, ...],
+    repair: list[str] | None,
     calib: str | None,
     calib_method: list[str] | None,
     calib_samples: int | None,
@@ -162,8 +189,16 @@ def command(
         "skip_bad": calib_skip_bad,
     }
     wanted = (Recipe.load(recipe) if recipe is not None else Recipe()).with_calibration(calibration)
-    if golden or no_golden:
-        wanted = wanted.changed(golden_inputs="private" if no_golden else golden)
+    golden_inputs = "private" if no_golden else golden
+    asked = {
+        "golden_inputs": golden_inputs,
+        "max_drop": max_drop,
+        "search_minutes": search_minutes,
+        "plan": plan,
+        "keep_float": keep_float or None,
+        "repair": repair,
+    }
+    wanted = wanted.changed(**{name: value for name, value in asked.items() if value is not None})
 
     with (
         guarded_stdout() as stdout,

@@ -16,10 +16,11 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "vision": ("PIL",),
     "text": ("tokenizers",),
     "data": ("pyarrow",),
+    "eval": ("torchmetrics", "jiwer", "sacrebleu", "pycocotools"),
 }
 """Import names of what each extra installs, beside what the base install brings."""
 
-_OWNERS = {module: extra for extra in ("data", "text", "rtx", "export", "compile") for module in EXTRAS[extra]}
+_OWNERS = {module: extra for extra in ("eval", "data", "text", "rtx", "export", "compile") for module in EXTRAS[extra]}
 _OWNERS["google"] = "compile"  # protobuf, which onnx brings
 
 

@@ -8,19 +8,21 @@ from pathlib import Path
 import click
 
 from edgebig.cli.console import guarded_stdout, print_json
-from edgebig.errors import SourceError
+from edgebig.errors import SourceError, UsageError
 
 _EPILOG = """\b
 Examples:
   edgebig inspect model.onnx        inputs, outputs, operators, parameters
   edgebig inspect ./resnet50        a Hugging Face folder: architecture, tasks, files
-  edgebig inspect model.bundle      target, files, how it was made, how near to the original"""
+  edgebig inspect model.bundle      target, files, how it was made, how near to the original
+  edgebig inspect q.bundle --layers which layers cost accuracy and time"""
 
 
 @click.command(epilog=_EPILOG)
 @click.argument("path", metavar="MODEL|BUNDLE")
+@click.option("--layers", is_flag=True, help="A bundle's layers: formats, errors, time; the worst first.")
 @click.option("--json", "as_json", is_flag=True, help="Prints one JSON object.")
-def command(path: str, as_json: bool) -> None:
+def command(path: str, layers: bool, as_json: bool) -> None:
     """Shows what a model or a bundle holds. Nothing is run or changed.
 
     MODEL is an .onnx file or a Hugging Face model's folder, BUNDLE a folder that 'edgebig compile' made.
@@ -40,8 +42,14 @@ def command(path: str, as_json: bool) -> None:
                 f"{path} is neither an .onnx file, nor a folder with config.json (a Hugging Face model) "
                 "or manifest.json (a bundle)"
             )
+        if layers and not (place / "manifest.json").is_file():
+            raise UsageError(f"--layers: {path} is no bundle: 'edgebig compile' writes a layer report into one")
         facts = view.facts(place)
     if as_json:
         print_json(facts)
+    elif layers:
+        from edgebig.cli.inspect_layers import layer_lines
+
+        click.echo("\n".join(layer_lines(path, facts["layers"])))
     else:
         click.echo("\n".join(view.lines(facts)))

@@ -9,6 +9,7 @@ from typing import Any
 
 from edgebig.bundle import Bundle
 from edgebig.cli.console import size_text, table
+from edgebig.cli.inspect_layers import costly_lines, layer_facts
 from edgebig.cli.inspect_onnx import spec_lines
 from edgebig.errors import BundleError
 
@@ -39,6 +40,7 @@ def facts(path: Path) -> dict[str, Any]:
         **{key: manifest[key] for key in ("name", "precision", "target", "recipe", "source", "parts", "stages")},
         **{key: manifest[key] for key in ("versions", "created", "schema_version")},
         "calibration": calibration,
+        "layers": layer_facts(bundle),
         "files": files,
     }
 
@@ -55,6 +57,7 @@ def lines(found: dict[str, Any]) -> list[str]:
     for name, part in found["parts"].items():
         out += _part_lines(name, part)
         out += _calibration_lines(found["calibration"].get(name))
+        out += costly_lines(found["layers"].get(name))
     marks = [[name, size_text(f["bytes"]), "" if f["intact"] else "damaged"] for name, f in found["files"].items()]
     out += ["", "files", *table(marks, right=[1], indent=2)]
     out += ["", "stages", *_stage_lines(found["stages"])]

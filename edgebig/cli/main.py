@@ -19,7 +19,8 @@ from edgebig.cli.extras import missing_extra
 from edgebig.cli.interrupts import interrupts
 from edgebig.errors import EdgebigError
 
-_COMMANDS = ("compile", "run", "inspect", "bench", "targets", "recipes", "doctor")
+_COMMANDS = ("compile", "run", "inspect", "bench", "eval", "debug", "targets", "recipes", "doctor")
+_MODULES = {"eval": "evaluate"}
 _BROKEN_PIPE = 141
 _EPILOG = """\b
 Examples:
@@ -43,7 +44,7 @@ class _Commands(click.Group):
         """The command of the module of that name; ``None`` if there is none."""
         if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = import_module(f"edgebig.cli.{cmd_name}").command
+        command: click.Command = import_module(f"edgebig.cli.{_MODULES.get(cmd_name, cmd_name)}").command
         return command
 
 

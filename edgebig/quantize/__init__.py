@@ -4,15 +4,27 @@ from edgebig.quantize.insert import insert_qdq
 from edgebig.quantize.lower import lower_floats
 from edgebig.quantize.masks import clamp_masks
 from edgebig.quantize.plan import Plan
-from edgebig.quantize.rules import check_precision, make_plan, observed_tensors, planned_tensors
+from edgebig.quantize.plan_file import PlanFile, PlannedLayer
+from edgebig.quantize.rules import (
+    check_precision,
+    layer_formats,
+    make_plan,
+    observed_tensors,
+    planned_layers,
+    planned_tensors,
+)
 
 __all__ = [
     "Plan",
+    "PlanFile",
+    "PlannedLayer",
     "check_precision",
     "clamp_masks",
     "insert_qdq",
+    "layer_formats",
     "lower_floats",
     "make_plan",
     "observed_tensors",
+    "planned_layers",
     "planned_tensors",
 ]

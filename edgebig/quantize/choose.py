@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from fnmatch import fnmatchcase
-
 import onnx_ir as ir
 
 from edgebig.calibrate.ranges import Ranges
 from edgebig.graph.values import constant
 from edgebig.quantize.formats import Format
-from edgebig.quantize.plan import ActivationChoice, Plan, WeightChoice
+from edgebig.quantize.plan import ActivationChoice, WeightChoice
 
 _ABSURD = 1e30
 """A range beyond it comes from a mask's constant near the smallest float32, not from data."""
@@ -38,15 +35,6 @@ def weight(node: ir.Node, fmt: Format) -> WeightChoice | str:
     if tensor.dtype != ir.DataType.FLOAT:
         return f"its weight is {tensor.dtype.name}"
     return WeightChoice(str(node.name), 1, fmt, _channel_axis(node, len(tensor.shape)))
-
-
-def is_kept(node: ir.Node, keep_float: Sequence[str], plan: Plan) -> bool:
-    """Whether the recipe keeps the node in float; notes it in the plan."""
-    for pattern in keep_float:
-        if fnmatchcase(str(node.name), pattern):
-            plan.skipped.append(f"{node.name}: kept in float by the recipe ({pattern})")
-            return True
-    return False
 
 
 def _channel_axis(node: ir.Node, rank: int) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import ml_dtypes
@@ -12,28 +13,32 @@ from edgebig.errors import GraphError
 from edgebig.graph import Graph
 from edgebig.graph.check import check_graph
 from edgebig.graph.values import constant
-from edgebig.quantize.formats import INT8, Format, block_scales, channel_scales
+from edgebig.quantize.formats import INT8, NVFP4, Format, channel_scales
 from edgebig.quantize.plan import ActivationChoice, Plan, WeightChoice
+from edgebig.quantize.scales import fp8_scales, spread, tensor_scale, weight_scales
 
 Array = np.ndarray[Any, Any]
 
 
-def insert_qdq(graph: Graph, plan: Plan) -> None:
+def insert_qdq(graph: Graph, plan: Plan, rounded: Mapping[str, Array] | None = None) -> None:
     """Changes ``graph`` in place.
 
     Args:
         graph: the float32 graph that the plan was made for, at an opset that knows the plan's formats.
         plan: what to do.
+        rounded: by node, the weight's values in its format and shape, to be taken with the plan's scales;
+            other weights are rounded to nearest.
 
     Raises:
-        GraphError: the graph became invalid.
+        GraphError: the graph became invalid, or rounded values do not fit their weight.
     """
+    rounded = rounded or {}
     main = graph.model.graph
     nodes = {str(node.name): node for node in main}
     values = {str(v.name): v for v in [*main.inputs, *(o for node in main for o in node.outputs)]}
     for name, choice in plan.activations.items():
         _quantize_activation(graph, values[name], choice, nodes)
-    scales = {w.node: _quantize_weight(graph, nodes[w.node], w) for w in plan.weights}
+    scales = {w.node: _quantize_weight(graph, nodes[w.node], w, rounded.get(w.node)) for w in plan.weights}
     for name in plan.integer_biases:
         _quantize_bias(graph, nodes[name], plan, scales[name])
     for name in plan.embeddings:
@@ -66,7 +71,7 @@ def _quantize_activation(graph: Graph, value: ir.Value, choice: ActivationChoice
         main.insert_before(main[0], new)
 
 
-def _quantize_weight(graph: Graph, node: ir.Node, choice: WeightChoice) -> Array:
+def _quantize_weight(graph: Graph, node: ir.Node, choice: WeightChoice, values: Array | None) -> Array:
     """Replaces a weight by its quantized values and a DequantizeLinear; returns the scales."""
     value = node.inputs[choice.input]
     tensor = constant(value)
@@ -74,29 +79,42 @@ def _quantize_weight(graph: Graph, node: ir.Node, choice: WeightChoice) -> Array
         raise GraphError(f"the weight of {choice.node} is not a constant")
     weight = np.asarray(tensor.numpy(), np.float32)
     fmt = choice.format
-    attributes = []
-    if choice.block is not None and choice.axis is not None:
-        scale = block_scales(weight, choice.axis, choice.block, fmt)
-        spread = np.repeat(scale, choice.block, axis=choice.axis)
-        attributes = [ir.AttrInt64("axis", choice.axis), ir.AttrInt64("block_size", choice.block)]
-    else:
-        scale = channel_scales(weight, choice.axis, fmt)
-        spread = (
-            scale if choice.axis is None else scale.reshape([-1 if i == choice.axis else 1 for i in range(weight.ndim)])
+    scale = weight_scales(weight, choice)
+    if values is None:
+        values = fmt.quantize(weight, spread(scale, choice, weight.shape))
+    elif values.shape != weight.shape or values.dtype != fmt.dtype.numpy():
+        raise GraphError(
+            f"the rounded weight of {choice.node} is {values.dtype} {values.shape}, "
+            f"the plan asks for {fmt.name} {weight.shape}: round it anew with this plan"
         )
-        if choice.axis is not None:
-            attributes = [ir.AttrInt64("axis", choice.axis)]
+    attributes = [ir.AttrInt64("axis", choice.axis)] if choice.axis is not None else []
+    if choice.block is not None:
+        attributes.append(ir.AttrInt64("block_size", choice.block))
     name = f"{value.name}/{choice.node}"
-    inputs = [
-        _initializer(graph, f"{name}/quantized", fmt.quantize(weight, spread), fmt.dtype),
-        _initializer(graph, f"{name}/scale", scale),
-        _initializer(graph, f"{name}/zero_point", np.broadcast_to(_zero_point(fmt, 0), scale.shape).copy(), fmt.dtype),
-    ]
+    inputs = [_initializer(graph, f"{name}/quantized", values, fmt.dtype)]
+    if fmt == NVFP4:
+        inputs.append(_nvfp4_scale(graph, node, name, scale, tensor_scale(weight)))
+    else:
+        zero = np.broadcast_to(_zero_point(fmt, 0), scale.shape).copy()
+        inputs.append(_initializer(graph, f"{name}/scale", scale))
+        inputs.append(_initializer(graph, f"{name}/zero_point", zero, fmt.dtype))
     dequantize = ir.Node("", "DequantizeLinear", inputs, attributes, name=f"{name}/dequantize")
     _describe(dequantize.outputs[0], f"{name}/dequantized", ir.DataType.FLOAT, value.shape)
     graph.model.graph.insert_before(node, dequantize)
     node.replace_input_with(choice.input, dequantize.outputs[0])
     return scale
+
+
+def _nvfp4_scale(graph: Graph, node: ir.Node, name: str, scale: Array, whole: Array) -> ir.Value:
+    """The scales of NVFP4's blocks, dequantized from FP8."""
+    inputs = [
+        _initializer(graph, f"{name}/scale/quantized", fp8_scales(scale, whole)),
+        _initializer(graph, f"{name}/scale/scale", whole),
+    ]
+    dequantize = ir.Node("", "DequantizeLinear", inputs, name=f"{name}/scale/dequantize")
+    _describe(dequantize.outputs[0], f"{name}/scale", ir.DataType.FLOAT, ir.Shape(scale.shape))
+    graph.model.graph.insert_before(node, dequantize)
+    return dequantize.outputs[0]
 
 
 def _quantize_bias(graph: Graph, node: ir.Node, plan: Plan, weight_scale: Array) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from edgebig.quantize.formats import Format
+from edgebig.quantize.formats import Format, ScaleMethod
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class WeightChoice:
         format: the number format.
         axis: the channel axis, or the blocked axis; ``None`` for one scale.
         block: elements in a block; ``None`` for a scale by channel.
+        clip: how scales are made: of the largest magnitude, or with the least squared error.
     """
 
     node: str
@@ -42,6 +43,7 @@ class WeightChoice:
     format: Format
     axis: int | None
     block: int | None = None
+    clip: ScaleMethod = "max"
 
     @property
     def granularity(self) -> str:
@@ -60,19 +62,23 @@ class Plan:
         weights: of nodes.
         integer_biases: names of nodes whose bias becomes INT32, with the scale of input times weight.
         embeddings: names of Gather nodes whose table becomes INT8 with a scale for each row.
-        skipped: what stays float, and why.
+        skipped: why a node stays float, by its name.
     """
 
     activations: dict[str, ActivationChoice] = field(default_factory=dict)
     weights: list[WeightChoice] = field(default_factory=list)
     integer_biases: list[str] = field(default_factory=list)
     embeddings: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing is quantized."""
         return not self.weights and not self.activations and not self.embeddings
+
+    def skipped_lines(self) -> tuple[str, ...]:
+        """What stays float, and why, for the report."""
+        return tuple(f"{node}: {reason}" for node, reason in self.skipped.items())
 
     def summary(self) -> tuple[str, ...]:
         """Lines for the report."""

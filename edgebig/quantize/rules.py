@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from edgebig.calibrate.ranges import Range, Ranges
 from edgebig.errors import CalibrationError, PrecisionError
 from edgebig.graph import Graph
 from edgebig.graph.values import float_activations
 from edgebig.quantize import rules_cpu, rules_tensorrt, rules_weights
-from edgebig.quantize.formats import FP8, INT8
+from edgebig.quantize.assignment import FLOAT, LAYER_FORMATS, WEIGHT_ONLY, Assignment
+from edgebig.quantize.formats import FP8, INT4, INT8, UINT8, Format
 from edgebig.quantize.plan import Plan
 from edgebig.recipe import Recipe
 from edgebig.target import Target
@@ -18,7 +21,15 @@ CALIBRATED = frozenset({"int8", "fp8"})
 INT4_BLOCK = 128
 
 
-def make_plan(graph: Graph, ranges: Ranges | None, target: Target, recipe: Recipe, precision: str) -> Plan:
+def make_plan(
+    graph: Graph,
+    ranges: Ranges | None,
+    target: Target,
+    recipe: Recipe,
+    precision: str,
+    layers: Mapping[str, str] | None = None,
+    reasons: Mapping[str, str] | None = None,
+) -> Plan:
     """The plan for ``precision`` on ``target``.
 
     Args:
@@ -26,31 +37,58 @@ def make_plan(graph: Graph, ranges: Ranges | None, target: Target, recipe: Recip
         ranges: from calibration; not needed for weight-only formats.
         target: whose rules apply.
         recipe: ``keep_float`` names nodes that stay float.
-        precision: ``int8``, ``fp8`` or ``int4``; any other gives an empty plan.
+        precision: ``int8``, ``fp8`` or ``int4`` for every layer that can have it; any other quantizes none but
+            those in ``layers``.
+        layers: formats of single layers by node name, as in ``LAYER_FORMATS``.
+        reasons: why a layer was given its format.
 
     Raises:
         PrecisionError: the target has no such format.
         CalibrationError: ranges are needed and were not given.
     """
-    check_precision(target, precision)
-    if precision == "int4":
-        return rules_weights.make(graph, recipe.keep_float, INT4_BLOCK)
-    if precision not in CALIBRATED:
+    default = precision if precision in LAYER_FORMATS else FLOAT
+    assignment = Assignment(default, layers or {}, reasons or {}, recipe.keep_float)
+    for asked in [precision, *sorted(assignment.formats())]:
+        check_precision(target, WEIGHT_ONLY.get(asked, asked))
+    wanted = assignment.formats()
+    if not wanted:
         return Plan()
-    if ranges is None:
-        raise CalibrationError(f"{precision} needs calibration samples: give --calib")
-    if target.is_nvidia:
-        return rules_tensorrt.make(graph, ranges, recipe.keep_float, FP8 if precision == "fp8" else INT8)
-    return rules_cpu.make(graph, ranges, recipe.keep_float, rules_cpu.weight_format(target.architecture))
+    if wanted & CALIBRATED and ranges is None:
+        raise CalibrationError(f"{', '.join(sorted(wanted & CALIBRATED))} needs calibration samples: give --calib")
+    if ranges is None or not wanted & CALIBRATED:
+        plan = Plan()
+    elif target.is_nvidia:
+        plan = rules_tensorrt.make(graph, ranges, assignment)
+    else:
+        plan = rules_cpu.make(graph, ranges, assignment, rules_cpu.weight_format(target.architecture))
+    for name, fmt, block in (("int4", INT4, INT4_BLOCK), ("int8-weights", INT8, None)):
+        if name in wanted:
+            weights = rules_weights.make(graph, assignment, block, fmt)
+            plan.weights += weights.weights
+            plan.skipped |= weights.skipped
+    return plan
 
 
-def planned_tensors(graph: Graph, target: Target, recipe: Recipe, precision: str) -> list[str]:
+def planned_tensors(
+    graph: Graph, target: Target, recipe: Recipe, precision: str, layers: Mapping[str, str] | None = None
+) -> list[str]:
     """Names of the activations that a plan would quantize if their ranges allow: those to calibrate."""
-    if precision not in CALIBRATED:
-        return []
     unit = {name: Range(-1.0, 1.0) for name in observed_tensors(graph)}
-    plan = make_plan(graph, Ranges(unit, 1, "", ""), target, recipe, precision)
+    plan = make_plan(graph, Ranges(unit, 1, "", ""), target, recipe, precision, layers)
     return [name for name in unit if name in plan.activations]
+
+
+def planned_layers(graph: Graph, target: Target, recipe: Recipe, precision: str) -> list[str]:
+    """Names of the layers whose weights a plan would quantize if the ranges allow."""
+    unit = {name: Range(-1.0, 1.0) for name in observed_tensors(graph)}
+    return [w.node for w in make_plan(graph, Ranges(unit, 1, "", ""), target, recipe, precision).weights]
+
+
+def layer_formats(target: Target, precision: str) -> tuple[Format, Format]:
+    """The formats of activations and of weights that ``int8`` or ``fp8`` means on a target."""
+    if precision == "fp8":
+        return FP8, FP8
+    return (INT8, INT8) if target.is_nvidia else (UINT8, rules_cpu.weight_format(target.architecture))
 
 
 def check_precision(target: Target, precision: str) -> None:

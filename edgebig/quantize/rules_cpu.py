@@ -11,7 +11,7 @@ ONNX Runtime documentation, "Quantize ONNX models".
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import onnx_ir as ir
@@ -19,7 +19,8 @@ import onnx_ir as ir
 from edgebig.calibrate.ranges import Ranges
 from edgebig.graph import Graph
 from edgebig.graph.values import constant, consumers
-from edgebig.quantize.choose import activation, is_kept, weight
+from edgebig.quantize.assignment import FLOAT, Assignment
+from edgebig.quantize.choose import activation, weight
 from edgebig.quantize.formats import INT7, INT8, UINT8, Format
 from edgebig.quantize.plan import Plan
 
@@ -41,20 +42,42 @@ def weight_format(architecture: str) -> Format:
     return INT8 if is_arm or (architecture == "native" and _has_vnni()) else INT7
 
 
-def make(graph: Graph, ranges: Ranges, keep_float: Sequence[str], fmt: Format) -> Plan:
-    """The plan for INT8 on a CPU; ``fmt`` is the weights' format."""
+def make(graph: Graph, ranges: Ranges, assignment: Assignment, fmt: Format) -> Plan:
+    """The plan for the layers in INT8 on a CPU; others are left alone. ``fmt`` is the weights' format."""
     plan = Plan()
     outputs = {id(v) for v in graph.model.graph.outputs}
+    results: set[str] = set()
+    quantized: set[int] = set()
     for node in graph.model.graph:
-        if _is_embedding(node) and not is_kept(node, keep_float, plan):
+        if _is_embedding(node) and assignment.of(node, plan) != FLOAT:
             plan.embeddings.append(str(node.name))
-        if node.domain or node.op_type not in _COMPUTE | _THROUGH or is_kept(node, keep_float, plan):
+        if node.domain or node.op_type not in _COMPUTE | _THROUGH or assignment.of(node, plan) != "int8":
             continue
-        if node.op_type in _THROUGH:
+        through = node.op_type in _THROUGH
+        done = (
             _carry_through(node, ranges, plan, outputs)
-        else:
-            _quantize_compute(node, ranges, fmt, plan, outputs)
+            if through
+            else _quantize_compute(node, ranges, fmt, plan, outputs)
+        )
+        if done:
+            quantized.add(id(node))
+            results |= {str(_result(node, outputs).name)} if through or node.op_type == "Conv" else set()
+    _leave_others_exact(graph, plan, results, quantized)
     return plan
+
+
+def _leave_others_exact(graph: Graph, plan: Plan, results: set[str], quantized: set[int]) -> None:
+    """Only quantized nodes read the rounded values of a float operator; a residual addition reads the exact ones.
+
+    What a quantized kernel gives exists rounded alone, so that all its readers take that.
+    """
+    main = graph.model.graph
+    for value in [*main.inputs, *(v for node in main for v in node.outputs)]:
+        name = str(value.name)
+        readers = consumers(value)
+        if name in plan.activations and name not in results and any(id(n) not in quantized for n in readers):
+            names = tuple(str(n.name) for n in main if id(n) in quantized and any(v is value for v in n.inputs))
+            plan.activations[name] = replace(plan.activations[name], readers=names)
 
 
 def _is_embedding(node: ir.Node) -> bool:
@@ -69,7 +92,8 @@ def _is_embedding(node: ir.Node) -> bool:
     )
 
 
-def _quantize_compute(node: ir.Node, ranges: Ranges, fmt: Format, plan: Plan, outputs: set[int]) -> None:
+def _quantize_compute(node: ir.Node, ranges: Ranges, fmt: Format, plan: Plan, outputs: set[int]) -> bool:
+    """Quantizes a convolution or matrix product; whether it could."""
     chosen = weight(node, fmt)
     values = [node.inputs[0]]
     if node.op_type == "Conv":
@@ -81,28 +105,30 @@ def _quantize_compute(node: ir.Node, ranges: Ranges, fmt: Format, plan: Plan, ou
         reasons.append("its output is the model's output")
     reasons += [why for why in (_obstacle(v, ranges) for v in values) if why is not None]
     if reasons or isinstance(chosen, str):
-        plan.skipped.append(f"{node.name}: {reasons[0]}")
-        return
+        plan.skipped[str(node.name)] = reasons[0]
+        return False
     for value in values:
         _quantize(value, ranges, plan)
     plan.weights.append(chosen)
     if node.op_type == "Conv" and len(node.inputs) > 2 and constant(node.inputs[2]) is not None:
         plan.integer_biases.append(str(node.name))
+    return True
 
 
-def _carry_through(node: ir.Node, ranges: Ranges, plan: Plan, outputs: set[int]) -> None:
-    """Keeps an operator in the quantized domain if all that it reads is quantized already."""
+def _carry_through(node: ir.Node, ranges: Ranges, plan: Plan, outputs: set[int]) -> bool:
+    """Keeps an operator in the quantized domain if all that it reads is quantized already; whether it could."""
     floats = [v for v in node.inputs if v is not None and v.dtype == ir.DataType.FLOAT]
     result = node.outputs[0]
     if id(result) in outputs or not floats or any(v.name not in plan.activations for v in floats):
-        return
+        return False
     if node.op_type == "MaxPool" and len(node.outputs) > 1:
-        return
+        return False
     obstacle = _obstacle(result, ranges)
     if obstacle is not None:
-        plan.skipped.append(f"{node.name}: {obstacle}")
-        return
+        plan.skipped[str(node.name)] = obstacle
+        return False
     _quantize(result, ranges, plan)
+    return True
 
 
 def _result(node: ir.Node, outputs: set[int]) -> ir.Value:

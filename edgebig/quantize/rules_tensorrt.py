@@ -9,7 +9,7 @@ documentation, "Working with Quantized Types", section "Q/DQ Placement Recommend
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import onnx_ir as ir
@@ -17,29 +17,36 @@ import onnx_ir as ir
 from edgebig.calibrate.ranges import Ranges
 from edgebig.graph import Graph
 from edgebig.graph.values import constant, consumers
-from edgebig.quantize.choose import activation, is_kept, weight
-from edgebig.quantize.formats import FP8, Format
+from edgebig.quantize.assignment import Assignment
+from edgebig.quantize.choose import activation, weight
+from edgebig.quantize.formats import FP8, INT8, Format
 from edgebig.quantize.plan import Plan
 
 _COMPUTE = {"Conv", "ConvTranspose", "MatMul", "Gemm"}
 _NOT_IN_FP8 = {"ConvTranspose"}
 
 
-def make(graph: Graph, ranges: Ranges, keep_float: Sequence[str], fmt: Format) -> Plan:
-    """The plan for INT8 or FP8 on TensorRT."""
+_FORMATS = {"int8": INT8, "fp8": FP8}
+
+
+def make(graph: Graph, ranges: Ranges, assignment: Assignment) -> Plan:
+    """The plan for the layers in INT8 and FP8 on TensorRT; others are left alone."""
     plan = Plan()
     readers: dict[str, list[str]] = defaultdict(list)
     for node in graph.model.graph:
-        if node.op_type not in _COMPUTE or node.domain or is_kept(node, keep_float, plan):
+        if node.op_type not in _COMPUTE or node.domain:
+            continue
+        fmt = _FORMATS.get(assignment.of(node, plan))
+        if fmt is None:
             continue
         if fmt is FP8 and node.op_type in _NOT_IN_FP8:
-            plan.skipped.append(f"{node.name}: TensorRT has no FP8 {node.op_type}")
+            plan.skipped[str(node.name)] = f"TensorRT has no FP8 {node.op_type}"
             continue
         _quantize_inputs(node, ranges, fmt, plan, readers)
-    quantized = {w.node for w in plan.weights}
+    quantized = {w.node: w.format for w in plan.weights}
     for node in graph.model.graph:
         if node.op_type == "Add" and not node.domain:
-            _quantize_skip(node, ranges, fmt, quantized, plan, readers)
+            _quantize_skip(node, ranges, quantized, plan, readers)
     for name, nodes in readers.items():
         plan.activations[name] = replace(plan.activations[name], readers=tuple(nodes))
     return plan
@@ -48,17 +55,17 @@ def make(graph: Graph, ranges: Ranges, keep_float: Sequence[str], fmt: Format) -
 def _quantize_inputs(node: ir.Node, ranges: Ranges, fmt: Format, plan: Plan, readers: dict[str, list[str]]) -> None:
     chosen = weight(node, fmt)
     if isinstance(chosen, str):
-        plan.skipped.append(f"{node.name}: {chosen}")
+        plan.skipped[str(node.name)] = chosen
         return
     reason = _read_quantized(node, node.inputs[0], ranges, fmt, plan, readers)
     if reason is not None:
-        plan.skipped.append(f"{node.name}: {reason}")
+        plan.skipped[str(node.name)] = reason
         return
     plan.weights.append(chosen)
 
 
 def _quantize_skip(
-    node: ir.Node, ranges: Ranges, fmt: Format, quantized: set[str], plan: Plan, readers: dict[str, list[str]]
+    node: ir.Node, ranges: Ranges, quantized: Mapping[str, Format], plan: Plan, readers: dict[str, list[str]]
 ) -> None:
     """Quantizes the input of a residual addition that does not come from the convolution it fuses into."""
     if len(node.inputs) != 2 or any(constant(v) is not None for v in node.inputs):
@@ -67,13 +74,15 @@ def _quantize_skip(
     if not any(from_conv):
         return
     skip = node.inputs[0] if from_conv[1] else node.inputs[1]
-    if skip is not None and skip is not node.inputs[1 if from_conv[1] else 0]:
-        reason = _read_quantized(node, skip, ranges, fmt, plan, readers)
+    other = node.inputs[1 if from_conv[1] else 0]
+    producer = other.producer() if other is not None else None
+    if skip is not None and skip is not other and producer is not None:
+        reason = _read_quantized(node, skip, ranges, quantized[str(producer.name)], plan, readers)
         if reason is not None:
-            plan.skipped.append(f"{node.name}: residual input: {reason}")
+            plan.skipped[str(node.name)] = f"residual input: {reason}"
 
 
-def _is_conv_output(value: ir.Value | None, quantized: set[str]) -> bool:
+def _is_conv_output(value: ir.Value | None, quantized: Mapping[str, Format]) -> bool:
     producer = value.producer() if value is not None else None
     return (
         producer is not None
@@ -96,5 +105,7 @@ def _read_quantized(
         if isinstance(chosen, str):
             return chosen
         plan.activations[name] = chosen
+    elif plan.activations[name].format != fmt:
+        return f"{name} is in {plan.activations[name].format.name} for another layer already"
     readers[name].append(str(node.name))
     return None

@@ -53,13 +53,14 @@ def export_huggingface(
         except Exception as error:  # transformers and optimum raise many kinds
             raise SourceError(f"export of {name} for {found_task} failed: {_first_line(error)}") from error
         processor = processors.load(model, folder / "processor", text_length)
+        labelled = processors.save_labels(config, folder / "processor")
     return Source(
         "huggingface",
         Path(name).name,
         parts,
         task=found_task,
         sha256=None,
-        processor=processor.folder,
+        processor=processor.folder or labelled,
         text=processor.text,
         picture=processor.picture,
         sound=processor.sound,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from edgebig.preprocess import LABELS
 from edgebig.source.source import Sample, Sound
 
 _LONGEST = 30
@@ -43,6 +45,17 @@ def load(model: str, folder: Path, text_length: int | None) -> Processor:
         _picture(images) if images is not None else None,
         _sound(sounds) if sounds is not None else None,
     )
+
+
+def save_labels(config: Any, folder: Path) -> Path | None:
+    """Writes the names of a model's classes to ``labels.json``; gives the folder, or ``None`` without names."""
+    names = {int(number): str(name) for number, name in (getattr(config, "id2label", None) or {}).items()}
+    if not names or all(name == f"LABEL_{number}" for number, name in names.items()):
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(names, indent=1, ensure_ascii=False)
+    (folder / LABELS).write_text(text + "\n", encoding="utf-8")
+    return folder
 
 
 def picture_shapes(preprocessors: Sequence[Any], config: Any) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from edgebig.steps.build import build_part
 from edgebig.steps.calibrate import calibrate_part
 from edgebig.steps.finish import make_manifest, verify_part, write_processor
+from edgebig.steps.plans import with_plan
 from edgebig.steps.prepare import prepare_graph
 from edgebig.steps.quantize import quantize_part
 from edgebig.steps.source import check_model_exists, load_source
@@ -16,5 +17,6 @@ __all__ = [
     "prepare_graph",
     "quantize_part",
     "verify_part",
+    "with_plan",
     "write_processor",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -35,7 +35,9 @@ from edgebig.request import Request
 from edgebig.resources import data_folder
 from edgebig.source import Source
 from edgebig.stages import StageNotes
+from edgebig.steps.plans import plan_suffices
 from edgebig.steps.preparers import preparers_for
+from edgebig.steps.repair import repair_part
 from edgebig.steps.synthetic import SYNTHETIC, synthetic_for
 from edgebig.steps.work import PartWork, Sample
 from edgebig.verify import Golden, made_inputs, outputs_of
@@ -46,6 +48,9 @@ _GENERATED = 8
 """Tokens that a decoder writes after each calibration text."""
 
 _MOST_WARNINGS = 4
+_TRIAL = 16
+"""Held-out inputs that a search measures plans with."""
+
 _OTHER = {"sources", "__pycache__"}
 _READY_FILES = {".npz", ".txt"}
 _RANGED = {*_CALIBRATED, "fp16", "auto"}
@@ -55,7 +60,7 @@ def calibrate_part(part: PartWork, source: Source, request: Request, notes: Stag
     """Sets ``golden`` and, where the precision needs them, ``ranges`` and ``calibration``."""
     recipe = request.recipe
     data = _data_for(part, source, request)
-    if data is None and recipe.precision in _CALIBRATED:
+    if data is None and recipe.precision in _CALIBRATED and not plan_suffices(part, request):
         raise CalibrationError(
             f"--precision {recipe.precision} needs samples of what {part.name} will see: give --calib "
             "(.npy, .npz, a folder of pictures, a text file, ready:sentences, or synthetic where there is nothing)"
@@ -63,10 +68,12 @@ def calibrate_part(part: PartWork, source: Source, request: Request, notes: Stag
     feedback = _feedback(part, request)
     chosen = _made(part, recipe.golden) if data is None else _real(part, source, request, data, feedback, notes)
     part.golden = Golden(chosen.golden, _answers(part, chosen, is_made=data is None), chosen.origin)
-    is_ranged = recipe.precision in _CALIBRATED or (
-        recipe.precision in _RANGED and (request.target.is_nvidia or data is not None)
-    )
+    if len(chosen.trial) > len(chosen.golden):
+        part.trial = Golden(chosen.trial, outputs_of(part.graph, chosen.trial, "all"), chosen.origin)
+    is_ranged = recipe.precision in _RANGED and (request.target.is_nvidia or data is not None)
     if is_ranged:
+        if data is not None and recipe.precision in {*_CALIBRATED, "auto"}:
+            _repair(part, request, chosen, feedback, notes)
         _collect(part, request, chosen, feedback, notes)
     else:
         notes.note(f"{part.name}: {recipe.precision} needs no ranges; {len(chosen.golden)} golden inputs")
@@ -81,6 +88,7 @@ class _Chosen:
     """Golden inputs, samples for calibration, and where they come from.
 
     Attributes:
+        trial: held-out inputs for a search, the golden ones among them; empty where nothing is searched.
         path: the data's file or folder.
         processor: the folder of what prepares it.
     """
@@ -88,8 +96,19 @@ class _Chosen:
     golden: list[Sample]
     samples: Iterable[Located]
     origin: str
+    trial: Sequence[Sample] = ()
     path: Path | None = None
     processor: Path | None = None
+
+
+def _repair(part: PartWork, request: Request, chosen: _Chosen, feedback: Feedback, notes: StageNotes) -> None:
+    def whole() -> Iterator[Sample]:
+        for where, sample in chosen.samples:
+            yield feedback.begin(where, sample)
+
+    precision = "int8" if request.recipe.precision == "auto" else request.recipe.precision
+    repair_part(part, request, precision, whole, notes)
+    feedback.restore({})
 
 
 def _answers(part: PartWork, chosen: _Chosen, *, is_made: bool) -> list[Sample]:
@@ -117,7 +136,8 @@ def _real(
 ) -> _Chosen:
     recipe = request.recipe
     prepare_for = preparers_for(part, source, request)
-    held = recipe.golden * (_DISTANCE if isinstance(feedback, RecurrentState) else 1)
+    held_out = max(recipe.golden, _TRIAL) if recipe.precision == "auto" else recipe.golden
+    held = held_out * (_DISTANCE if isinstance(feedback, RecurrentState) else 1)
     count = recipe.calibration.samples + held
     if isinstance(data, str) and data == SYNTHETIC:
         stream = synthetic_for(part, source, prepare_for, count, feedback.carried, notes)
@@ -130,16 +150,17 @@ def _real(
             carried=feedback.carried,
             skip_bad=recipe.calibration.skip_bad,
         )
-    golden, samples = _hold_out(stream, recipe.golden, part, feedback, notes)
+    trial, samples = _hold_out(stream, held_out, part, feedback, notes)
+    golden = trial[:: max(1, len(trial) // recipe.golden)][: recipe.golden]
     if recipe.golden_inputs == "synthetic":
         golden = made_inputs(part.graph, _best_shapes(part), recipe.golden)
     path = Path(data) if isinstance(data, str | Path) and Path(data).exists() else None
-    return _Chosen(golden, samples, stream.source, path, source.processor)
+    return _Chosen(golden, samples, stream.source, trial, path, source.processor)
 
 
 def _collect(part: PartWork, request: Request, chosen: _Chosen, feedback: Feedback, notes: StageNotes) -> None:
     recipe = request.recipe
-    observed = part.graph.clone()
+    observed = (part.repaired or part.graph).clone()
     if request.target.is_nvidia:
         clamp_masks(observed)
     precision = "int8" if recipe.precision == "auto" else recipe.precision

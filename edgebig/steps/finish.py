@@ -14,15 +14,16 @@ from edgebig import __version__
 from edgebig.bundle import PREPROCESS, BundleWriter, Manifest, Part, Stage
 from edgebig.graph import Graph
 from edgebig.graph.graph import dtype_name
+from edgebig.manifest import this_architecture
 from edgebig.preprocess import Preprocess
 from edgebig.request import Request
-from edgebig.similarity import Similarity
 from edgebig.source import Source
 from edgebig.stages import StageNotes
-from edgebig.steps.quantize import reference_level
+from edgebig.steps.gate import compare_stages, exact_graph, layers_of
+from edgebig.steps.layer_report import layer_report, layers_file, report_lines, write_report
 from edgebig.steps.work import PartWork
 from edgebig.tasks.vision import from_huggingface
-from edgebig.verify import check_faithful, outputs_of, save_golden, similarity_of
+from edgebig.verify import save_golden
 
 _TOOLS: tuple[str, ...] = (
     "numpy",
@@ -36,27 +37,33 @@ _TOOLS: tuple[str, ...] = (
     "optimum-onnx",
 )
 _TOOLS += ("tensorrt-rtx-cu13-bindings",)
-_NO_LIMIT = 1e30
 
 
 def verify_part(part: PartWork, request: Request, writer: BundleWriter, notes: StageNotes) -> Part:
-    """Compares the simplified graph and the result with the original, and writes the evidence."""
+    """Compares each stage with the one before and the result with the original, and writes the evidence.
+
+    Raises:
+        AccuracyError: more was lost than the recipe allows.
+    """
     golden = part.examined()
-    if part.precision != "fp32":
-        simplified = similarity_of(golden.outputs, outputs_of(part.graph, golden.inputs, "basic"))
-        notes.note(check_faithful(simplified, request.recipe.tolerance, f"{part.name}: simplified against original"))
-    similarity: dict[str, Similarity] = {}
-    if part.precision == "bf16":
-        notes.decline(f"{part.name}: not compared: ONNX Runtime has no BF16 kernels on a CPU")
-    else:
-        runs = writer.path(part.graph_file) if request.target.engine == "host" else part.result()
-        similarity = similarity_of(golden.outputs, outputs_of(runs, golden.inputs, reference_level(part, request)))
-        limit = request.recipe.tolerance if part.precision == "fp32" else _NO_LIMIT
-        notes.note(check_faithful(similarity, limit, f"{part.name}: {part.precision} against original"))
+    runs_here = any(e.path == part.graph_file and this_architecture() in e.hardware for e in part.engines)
+    built = writer.path(part.graph_file) if runs_here else None
+    found = compare_stages(part, request, built, notes)
+    if part.quantized and found.original:
+        layers = layers_of(part, request)
+        report = layer_report(part, exact_graph(part), layers, built, found.figures())
+        write_report(report, writer.path(layers_file(part.name)))
+        notes.note(*report_lines(report))
+        broken = next((layer for layer in layers if layer.is_broken), None)
+        if broken is not None:
+            notes.decline(f"{part.name}: {broken.name} ({broken.op}, {broken.format}) makes NaN or infinity")
     golden_file, ranges_file = f"evidence/{part.name}.golden.npz", f"calibration/{part.name}.ranges.json"
     is_private = request.recipe.golden_inputs == "private"
     if not is_private:
         save_golden(golden, writer.path(golden_file))
+    if part.plan is not None:
+        text = json.dumps(part.plan.to_json(), indent=1, allow_nan=False)
+        writer.path(f"evidence/{part.name}.plan.json").write_text(text + "\n", encoding="utf-8")
     if part.calibration is not None:
         text = json.dumps(part.calibration, indent=1, allow_nan=False)
         writer.path(ranges_file).write_text(text + "\n", encoding="utf-8")
@@ -73,7 +80,7 @@ def verify_part(part: PartWork, request: Request, writer: BundleWriter, notes: S
         original=part.kept_original,
         golden=None if is_private else golden_file,
         calibration=ranges_file if part.calibration is not None else None,
-        similarity={name: found.to_json() for name, found in similarity.items()},
+        similarity={name: s.to_json() for name, s in found.original.items()},
     )
 
 

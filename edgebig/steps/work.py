@@ -11,6 +11,7 @@ from edgebig.build import Profile
 from edgebig.bundle import Engine
 from edgebig.calibrate import Ranges
 from edgebig.graph import Graph
+from edgebig.quantize import PlanFile
 from edgebig.source import SourcePart
 from edgebig.verify import Golden
 
@@ -27,6 +28,10 @@ class PartWork:
         profiles: shapes of the inputs that stay dynamic.
         frozen: inputs that became constants, for runs of the original.
         golden: held-out inputs with the original's outputs.
+        trial: more of the same, that a search measures plans with; ``golden`` where there is no search.
+        repaired: ``graph`` with what quantization asks of it done to its weights; its outputs are the same.
+        repairs: a line for each thing that was done.
+        plan: what each layer computes with, once it is quantized.
         ranges: of the activations, by the method that was asked for.
         extremes: of the activations, over the golden inputs too: what FP16 must hold.
         calibration: the report on them, as plain data.
@@ -42,6 +47,10 @@ class PartWork:
     profiles: dict[str, Profile]
     frozen: Sample = field(default_factory=dict)
     golden: Golden | None = None
+    trial: Golden | None = None
+    repaired: Graph | None = None
+    repairs: list[str] = field(default_factory=list)
+    plan: PlanFile | None = None
     ranges: Ranges | None = None
     extremes: Ranges | None = None
     calibration: dict[str, Any] | None = None
@@ -66,6 +75,10 @@ class PartWork:
         if self.golden is None:
             raise RuntimeError("the calibrate stage comes first")
         return self.golden
+
+    def examples(self) -> Golden:
+        """The inputs that a search measures plans with."""
+        return self.trial if self.trial is not None else self.examined()
 
     def result(self) -> Graph:
         """The lowered graph, which the quantize stage has made."""

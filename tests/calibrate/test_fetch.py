@@ -6,7 +6,8 @@ import numpy as np
 from nets import net, node, samples_for
 
 from edgebig.calibrate import collect
-from edgebig.calibrate.fetch import bytes_on, in_groups, too_large
+from edgebig.calibrate.fetch import bytes_on, too_large
+from edgebig.graph.groups import in_groups
 from edgebig.graph import Graph
 
 

@@ -13,7 +13,8 @@ from hypothesis.extra.numpy import arrays
 
 pytest.importorskip("onnx_ir")
 
-from edgebig.calibrate.histogram import HALF, DyadicHistogram, exponent_for
+from edgebig.calibrate.counting import HALF
+from edgebig.calibrate.histogram import DyadicHistogram, exponent_for
 
 Array = np.ndarray[Any, Any]
 EDGES = [k * 2.0**e for e in (-140, -120, -12, 0, 3, 100) for k in (-3, -2, -1, 1, 2, 3)]

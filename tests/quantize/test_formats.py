@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import ml_dtypes
 import numpy as np
@@ -13,6 +14,8 @@ from hypothesis.extra import numpy as hnp
 
 from edgebig.calibrate.ranges import Range
 from edgebig.quantize.formats import FP8, INT4, INT7, INT8, UINT8, Format, block_scales, channel_scales
+from edgebig.quantize.plan import WeightChoice
+from edgebig.quantize.scales import spread, weight_scales
 
 BOUNDS = st.floats(-(2.0**60), 2.0**60, width=32).filter(lambda v: v == 0 or abs(v) > 1e-20)
 INTEGERS = [INT8, INT7, UINT8, INT4]
@@ -115,3 +118,46 @@ def test_blocks_have_scales_of_their_own(axis: int) -> None:
 
 def test_the_last_block_may_be_shorter() -> None:
     assert block_scales(np.array([[7, 7, 7, 7, 14]], np.float32), 1, 4, INT4).tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize("fmt", [INT8, INT7, INT4, FP8], ids=lambda f: f.name)
+@settings(deadline=None, max_examples=60)
+@given(
+    weight=hnp.arrays(
+        np.float32, hnp.array_shapes(min_dims=2, max_dims=3, max_side=9), elements=st.floats(-8, 8, width=32)
+    ),
+    block=st.sampled_from([None, 2, 3, 4]),
+    data=st.data(),
+)
+def test_mse_scales_lose_least_of_all_clippings(
+    fmt: Format, weight: np.ndarray, block: int | None, data: st.DataObject
+) -> None:
+    axis = data.draw(st.integers(0, weight.ndim - 1))
+    choice = WeightChoice("n", 1, fmt, axis, block)
+    full, found = (weight_scales(weight, replace(choice, clip=clip)) for clip in ("max", "mse"))
+
+    def losses(scale: np.ndarray) -> np.ndarray:
+        broad = spread(scale, choice, weight.shape)
+        lost = np.square(weight - fmt.quantize(weight, broad).astype(np.float32) * broad)
+        if block is None:
+            return lost.sum(axis=tuple(i for i in range(weight.ndim) if i != axis))
+        return np.add.reduceat(lost, np.arange(0, weight.shape[axis], block), axis=axis)
+
+    assert found.shape == full.shape and found.dtype == np.float32 and (found > 0).all()
+    assert (found <= full).all() and (found >= full * 0.4999).all()
+    for ratio in np.linspace(1, 0.5, 26, dtype=np.float32):
+        assert (losses(found) <= losses(full * ratio) * (1 + 1e-3) + 1e-12).all()
+
+
+def test_a_large_weight_is_scaled_slice_by_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = np.random.default_rng(0).standard_normal((96, 40)).astype(np.float32)
+    choices = [
+        WeightChoice("n", 1, INT4, axis, block, clip)
+        for axis in (0, 1)
+        for block in (None, 16, 32)
+        for clip in ("max", "mse")
+    ]
+    whole = [weight_scales(weight, choice) for choice in choices]
+    monkeypatch.setattr("edgebig.quantize.formats._AT_ONCE", 200)
+    for choice, expected in zip(choices, whole, strict=True):
+        np.testing.assert_array_equal(weight_scales(weight, choice), expected)

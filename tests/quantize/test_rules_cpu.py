@@ -31,7 +31,7 @@ def test_a_conv_net_stays_quantized_from_end_to_end() -> None:
     plan = plan_of(conv_net())
     assert chosen(plan) == (["flat", "mean", "pool", "relu", "relu2", "x"], ["conv1", "conv2", "y"], ["conv1", "conv2"])
     assert [(w.axis, w.granularity) for w in plan.weights] == [(0, "per channel")] * 3
-    assert plan.skipped == [] and all(a.readers is None for a in plan.activations.values())
+    assert not plan.skipped and all(a.readers is None for a in plan.activations.values())
     assert all(a.format.name == "uint8" for a in plan.activations.values())
 
 
@@ -39,13 +39,13 @@ def test_a_residual_block() -> None:
     plan = plan_of(residual_net())
     # relu2 comes after the addition, so no convolution fuses it
     assert chosen(plan) == (["add", "conv2", "relu1", "x"], ["conv1", "conv2"], ["conv1", "conv2"])
-    assert plan.skipped == ["y: its output is the model's output"]
+    assert list(plan.skipped_lines()) == ["y: its output is the model's output"]
 
 
 def test_attention_has_its_projections_quantized() -> None:
     plan = plan_of(attention_net())
     assert chosen(plan) == (["mixed", "x"], ["q", "k", "v", "projected"], [])
-    assert plan.skipped == [
+    assert list(plan.skipped_lines()) == [
         "qk: its second input is computed, not a weight",
         "mixed: its second input is computed, not a weight",
     ]
@@ -60,7 +60,9 @@ def test_gemm(attributes: dict[str, float], axis: int | None) -> None:
     )
     plan = plan_of(graph)
     assert [w.axis for w in plan.weights] == ([] if axis is None else [axis])
-    assert plan.skipped == ([] if axis is not None else ["y: its alpha, beta or transA has no quantized kernel"])
+    assert list(plan.skipped_lines()) == (
+        [] if axis is not None else ["y: its alpha, beta or transA has no quantized kernel"]
+    )
 
 
 @pytest.mark.parametrize("kind", ["none", "computed"])
@@ -94,7 +96,7 @@ def test_a_weight_of_two_nodes_and_an_activation_that_is_an_output() -> None:
     (sample,) = samples_for(graph, 1)
     expected = run(graph, sample)
     plan = plan_of(graph, ranges_of(graph, [sample]))
-    assert chosen(plan) == (["h", "x"], ["a", "b"], []) and plan.skipped == []
+    assert chosen(plan) == (["h", "x"], ["a", "b"], []) and not list(plan.skipped_lines())
     insert_qdq(graph, plan)
     found = run(graph, sample)
     for name in ("h", "y"):
@@ -103,14 +105,17 @@ def test_a_weight_of_two_nodes_and_an_activation_that_is_an_output() -> None:
 
 def test_nodes_kept_float_by_patterns_and_ranges_that_say_nothing() -> None:
     plan = plan_of(conv_net(), keep=("conv1", "y*"))
-    assert plan.skipped[0] == "conv1: kept in float by the recipe (conv1)"
+    assert list(plan.skipped_lines())[0] == "conv1: kept in float by the recipe (conv1)"
     assert [w.node for w in plan.weights] == ["conv2"]
     graph = conv_net()
     ranges = flat_ranges(graph).by_tensor
     plan = plan_of(graph, Ranges({**ranges, "x": Range(0, 0), "pool": Range(-3.4e38, 1)}, 1, "min-max", ""))
-    assert plan.skipped == ["conv1: x was zero on every sample", "conv2: pool reaches 3.4e+38, as a mask does"]
+    assert list(plan.skipped_lines()) == [
+        "conv1: x was zero on every sample",
+        "conv2: pool reaches 3.4e+38, as a mask does",
+    ]
     plan = plan_of(graph, Ranges({k: v for k, v in ranges.items() if k != "x"}, 1, "min-max", ""))
-    assert "conv1: the range of x is not known" in plan.skipped
+    assert "conv1: the range of x is not known" in list(plan.skipped_lines())
 
 
 def test_only_large_tables_of_rows_become_integers() -> None:

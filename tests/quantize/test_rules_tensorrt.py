@@ -88,7 +88,7 @@ NETS: dict[str, Callable[[], Graph]] = {
 def test_inputs_are_quantized_and_outputs_are_not() -> None:
     plan = plan_of(conv_net())
     assert chosen(plan) == ({"x": ("conv1",), "pool": ("conv2",), "flat": ("y",)}, ["conv1", "conv2", "y"])
-    assert plan.integer_biases == [] and plan.embeddings == [] and plan.skipped == []
+    assert plan.integer_biases == [] and plan.embeddings == [] and not list(plan.skipped_lines())
     assert all(a.zero_point == 0 and a.format.symmetric for a in plan.activations.values())
     assert plan.summary() == ("3 activations in int8", "3 weights in int8, per channel")
 
@@ -102,7 +102,7 @@ def test_the_skip_input_of_a_residual_addition_is_quantized() -> None:
 def test_an_addition_after_a_matrix_product_is_left_alone() -> None:
     plan = plan_of(attention_net())
     assert chosen(plan) == ({"x": ("q", "k", "v"), "mixed": ("projected",)}, ["q", "k", "v", "projected"])
-    assert [line.split(":")[0] for line in plan.skipped] == ["qk", "mixed"]
+    assert [line.split(":")[0] for line in plan.skipped_lines()] == ["qk", "mixed"]
 
 
 def test_channel_axes() -> None:
@@ -114,21 +114,27 @@ def test_channel_axes() -> None:
 def test_fp8_leaves_transposed_convolutions_alone() -> None:
     plan = plan_of(upsampling_net(), "fp8")
     assert chosen(plan) == ({"grouped": ("depth",), "depth": ("y",)}, ["depth", "y"])
-    assert plan.skipped == ["up: TensorRT has no FP8 ConvTranspose", "grouped: TensorRT has no FP8 ConvTranspose"]
+    assert list(plan.skipped_lines()) == [
+        "up: TensorRT has no FP8 ConvTranspose",
+        "grouped: TensorRT has no FP8 ConvTranspose",
+    ]
 
 
-def test_int4_is_for_weights_that_divide_into_blocks() -> None:
+def test_int4_is_by_block_and_leaves_activations_alone() -> None:
     plan = plan_of(wide_net(), "int4")
-    assert [(w.node, w.axis, w.block) for w in plan.weights] == [("h", 0, 128), ("g", 1, 128)]
-    assert plan.activations == {} and len(plan.skipped) == 1 and plan.skipped[0].startswith("y: its weight")
-    assert plan.summary() == ("2 weights in int4, blocks of 128",)
+    assert [(w.node, w.axis, w.block) for w in plan.weights] == [("h", 0, 128), ("g", 1, 128), ("y", 0, 64)]
+    assert plan.activations == {} and plan.skipped == {}
+    assert plan.summary() == ("2 weights in int4, blocks of 128", "1 weights in int4, blocks of 64")
 
 
 def test_what_stays_float_and_why() -> None:
     graph = residual_net()
     ranges = flat_ranges(graph).by_tensor
     plan = plan_of(graph, ranges=Ranges({**ranges, "relu1": Range(0, 0)}, 1, "", ""), keep=("conv1",))
-    assert plan.skipped == ["conv1: kept in float by the recipe (conv1)", "conv2: relu1 was zero on every sample"]
+    assert list(plan.skipped_lines()) == [
+        "conv1: kept in float by the recipe (conv1)",
+        "conv2: relu1 was zero on every sample",
+    ]
     assert chosen(plan) == ({"relu2": ("y",)}, ["y"])  # no quantized convolution, so no skip input
 
 
@@ -206,7 +212,7 @@ def check_legal(graph: Graph) -> None:
 )
 def test_the_builder_takes_every_net_and_it_stays_near(precision: str, capability: str, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx_bindings")
-    bound = {"int8": 26, "fp8": 18, "int4": 12}[precision]
+    bound = {"int8": 26, "fp8": 18, "int4": 11}[precision]
     target = Target.load(RTX[capability])
     assert target.compute_capability == capability
     for name, make in NETS.items():
@@ -216,7 +222,8 @@ def test_the_builder_takes_every_net_and_it_stays_near(precision: str, capabilit
         made, plan = carried_out(graph, precision, target, samples)
         check_legal(made)
         assert least_sqnr(expected, [run(made, s) for s in samples]) > bound, name
-        assert plan.is_empty == (precision == "int4" and name != "wide")
+        # its only layers are convolutions
+        assert plan.is_empty == (precision == "int4" and name in {"residual", "upsampling"})
         made.save(tmp_path / "model.onnx")
         one, most = ((b, *graph.inputs[0].shape[1:]) for b in (1, 4))
         assert len(build_engine(tmp_path / "model.onnx", (capability,), {"x": Profile(one, one, most)})) > 10_000

@@ -1,0 +1,1 @@
+"""Repairs of accuracy without training: better rounding, and scales moved between operators."""

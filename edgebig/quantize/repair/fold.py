@@ -1,0 +1,213 @@
+"""Folds a factor for each channel of a value into the constants that the value is computed from.
+
+What is followed backwards, since it lets a positive factor of each channel through: the gain and offset of a
+normalization, an addition or product with a constant vector, a product with a scalar, one side of a product of
+two computed values, Relu, attention from the values' projection to the output's, and at the end a matrix
+product's output channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from edgebig.graph import Graph
+from edgebig.graph.values import constant, consumers
+
+Array = np.ndarray[Any, Any]
+Shapes = Mapping[str, tuple[int, ...]]
+
+_NORMS = {"LayerNormalization": (1, 2), "RMSNormalization": (1,), "SimplifiedLayerNormalization": (1,)}
+_SWAP = [0, 2, 1, 3]
+"""The permutation that exchanges heads and positions."""
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A constant whose channels are to be multiplied.
+
+    Attributes:
+        node: that reads it.
+        index: of its input.
+        axis: of the channels; the last where it is -1.
+    """
+
+    node: ir.Node
+    index: int
+    axis: int = -1
+
+
+def edits(value: ir.Value, readers: set[int], channels: int, shapes: Shapes) -> list[Edit] | str:
+    """Where a factor for each channel (last axis) of a value can go, or why it can go nowhere.
+
+    Args:
+        value: computed in the main graph.
+        readers: ``id`` of the nodes that will undo the factor: no other may read the value.
+        channels: length of the value's last axis.
+        shapes: of the graph's values in one run.
+    """
+    name = str(value.name)
+    if value.is_graph_output():
+        return f"{name} is an output of the model"
+    if any(id(node) not in readers for node in value_readers(value)):
+        return f"{name} is read elsewhere too"
+    node = value.producer()
+    if node is None:
+        return f"{name} is an input of the model"
+    if node.domain not in ("", "com.microsoft"):
+        return f"{name} comes from {node.op_type}"
+    if node.op_type in _NORMS:
+        return _norm(node, channels, shapes)
+    if node.op_type in {"MatMul", "Gemm"}:
+        return _product(node, channels)
+    if node.op_type == "Relu":
+        return _before(node, 0, channels, shapes)
+    if node.op_type in {"Add", "Sub", "Mul", "Div"}:
+        return _elementwise(node, channels, shapes)
+    if node.op_type == "Reshape":
+        return _attention(node, channels, shapes)
+    return f"{name} comes from {node.op_type}"
+
+
+def value_readers(value: ir.Value) -> list[ir.Node]:
+    """The nodes that read what a value holds, each once; Shape does not."""
+    return [node for node in consumers(value) if node.op_type != "Shape"]
+
+
+def apply(graph: Graph, found: list[Edit], factor: Array) -> None:
+    """Multiplies the constants; one that others read too is copied.
+
+    Args:
+        graph: holds the nodes.
+        found: from :func:`edits`.
+        factor: positive, ``[channels]``.
+    """
+    for edit in found:
+        tensor = constant(edit.node.inputs[edit.index])
+        assert tensor is not None  # edits() found it
+        array = np.asarray(tensor.numpy(), np.float64)
+        shape = [1] * max(array.ndim, 1)
+        shape[edit.axis] = -1
+        replace(graph, edit.node, edit.index, array * factor.astype(np.float64).reshape(shape))
+
+
+def replace(graph: Graph, node: ir.Node, index: int, array: Array) -> None:
+    """Gives a node a new float32 constant."""
+    old = node.inputs[index]
+    initializers = graph.model.graph.initializers
+    # a name that says where it came from, and that no other constant has
+    base = f"{old.name if old is not None else node.name}/folded"
+    name, number = base, 1
+    while name in initializers:
+        number += 1
+        name = f"{base}/{number}"
+    tensor = ir.tensor(np.ascontiguousarray(array, np.float32), name=name)
+    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    graph.model.graph.register_initializer(value)
+    node.replace_input_with(index, value)
+    if old is not None and not old.uses() and not old.is_graph_output():
+        initializers.pop(str(old.name), None)
+
+
+def _before(node: ir.Node, index: int, channels: int, shapes: Shapes) -> list[Edit] | str:
+    value = node.inputs[index]
+    return edits(value, {id(node)}, channels, shapes) if value is not None else f"{node.name} reads nothing"
+
+
+def _norm(node: ir.Node, channels: int, shapes: Shapes) -> list[Edit] | str:
+    axis = node.attributes.get_int("axis", -1)
+    first = node.inputs[0]
+    rank = len(shapes[str(first.name)]) if first is not None and first.name in shapes else 0
+    if axis not in (-1, rank - 1):
+        return f"{node.name} normalizes several axes"
+    if any(v.uses() or v.is_graph_output() for v in node.outputs[1:]):
+        return f"{node.name} hands out its mean too"
+    wanted = [i for i in _NORMS[node.op_type] if i < len(node.inputs) and node.inputs[i] is not None]
+    if any(not _is_vector(node.inputs[i], channels) for i in wanted):
+        return f"the gain of {node.name} is computed"
+    return [Edit(node, i) for i in wanted]
+
+
+def _product(node: ir.Node, channels: int) -> list[Edit] | str:
+    tensor = constant(node.inputs[1])
+    if tensor is None or len(tensor.shape) != 2 or tensor.dtype != ir.DataType.FLOAT:
+        return f"{node.name} multiplies two computed values"
+    transposed = node.op_type == "Gemm" and node.attributes.get_int("transB", 0) == 1
+    found = [Edit(node, 1, 0 if transposed else -1)]
+    if len(node.inputs) > 2 and node.inputs[2] is not None:
+        if not _is_vector(node.inputs[2], channels):
+            return f"the bias of {node.name} is not a vector of constants"
+        found.append(Edit(node, 2))
+    return found
+
+
+def _elementwise(node: ir.Node, channels: int, shapes: Shapes) -> list[Edit] | str:
+    constants = [constant(v) for v in node.inputs]
+    if all(c is None for c in constants):
+        if node.op_type != "Mul" or node.inputs[0] is node.inputs[1]:
+            return f"{node.name} combines two computed values"
+        wide = [i for i, v in enumerate(node.inputs) if v is not None and shapes.get(str(v.name), (0,))[-1] == channels]
+        tried = [_before(node, i, channels, shapes) for i in reversed(wide)]
+        return next((t for t in tried if not isinstance(t, str)), tried[0] if tried else f"{node.name} broadcasts")
+    at = next(i for i, c in enumerate(constants) if c is not None)
+    if node.op_type in {"Mul", "Div"}:
+        if not (node.op_type == "Div" and at == 0) and _is_vector(node.inputs[at], channels):
+            # a divisor takes the inverse: follow the dividend instead
+            return [Edit(node, at)] if node.op_type == "Mul" else _before(node, 0, channels, shapes)
+        tensor = constants[at]
+        if tensor is not None and tensor.size == 1 and at == 1:
+            return _before(node, 0, channels, shapes)
+        return f"{node.name} has a constant that is no vector of its channels"
+    if not _is_vector(node.inputs[at], channels):
+        return f"{node.name} has a constant that is no vector of its channels"
+    inner = _before(node, 1 - at, channels, shapes)
+    return inner if isinstance(inner, str) else [*inner, Edit(node, at)]
+
+
+def _attention(node: ir.Node, channels: int, shapes: Shapes) -> list[Edit] | str:
+    """From the output projection's input through ``P V`` to the values' projection.
+
+    ``[b, s, c] -> Reshape [b, s, h, d] -> Transpose [b, h, s, d] -> P V -> Transpose -> Reshape [b, s, c]``:
+    channel ``h d + i`` stays itself, if each key and value has a head of its own.
+    """
+    declined = f"{node.name} is not the end of an attention whose heads have values of their own"
+    back = _producer(node, 0, "Transpose")
+    mixed = _producer(back, 0, "MatMul")
+    out = _producer(mixed, 1, "Transpose")
+    split = _producer(out, 0, "Reshape")
+    if back is None or mixed is None or out is None or split is None:
+        return declined
+    heads = shapes.get(str(split.outputs[0].name), ())
+    entry = split.inputs[0]
+    if (
+        list(back.attributes.get_ints("perm", ())) != _SWAP
+        or list(out.attributes.get_ints("perm", ())) != _SWAP
+        or len(heads) != 4
+        or heads[2] * heads[3] != channels
+        or shapes.get(str(back.outputs[0].name), ())[2:] != heads[2:]
+        or shapes.get(str(node.outputs[0].name), (0,))[-1] != channels
+        or entry is None
+        or shapes.get(str(entry.name), (0,))[-1] != channels
+    ):
+        return declined
+    return edits(entry, {id(split)}, channels, shapes)
+
+
+def _producer(node: ir.Node | None, index: int, op_type: str) -> ir.Node | None:
+    """The node that gives an input, if it is of that type and nothing else reads what it gives."""
+    value = node.inputs[index] if node is not None else None
+    found = value.producer() if value is not None else None
+    if value is None or found is None or found.op_type != op_type or value.is_graph_output():
+        return None
+    return found if len(value_readers(value)) == 1 else None
+
+
+def _is_vector(value: ir.Value | None, channels: int) -> bool:
+    tensor = constant(value)
+    if tensor is None or tensor.dtype != ir.DataType.FLOAT or tensor.size != channels:
+        return False
+    return len(tensor.shape) > 0 and int(tensor.shape.numpy()[-1]) == channels

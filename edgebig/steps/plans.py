@@ -1,0 +1,68 @@
+"""Plans that were written down: which one is meant for a part, and whether it needs calibration data."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from edgebig.errors import CalibrationError, RecipeError
+from edgebig.quantize import PlanFile
+from edgebig.request import Request
+from edgebig.steps.work import PartWork
+
+_SUFFIX = ".plan.json"
+
+
+def with_plan(request: Request) -> Request:
+    """The request in the precision of its plan, where it has one.
+
+    Raises:
+        RecipeError: the plan cannot be read, or another precision was asked for beside it.
+    """
+    if request.recipe.plan is None:
+        return request
+    path = Path(request.recipe.plan)
+    file = next(iter(sorted(path.glob(f"*{_SUFFIX}"))), path) if path.is_dir() else path
+    precision = PlanFile.load(file).precision
+    asked = request.recipe.precision
+    if asked not in {"fp32", precision}:
+        raise RecipeError(f"--plan {path} is for {precision}, and {asked} was asked for: leave --precision out")
+    return replace(request, recipe=request.recipe.changed(precision=precision))
+
+
+def plan_of(part: PartWork, request: Request) -> PlanFile | None:
+    """The plan that the user gave for this part.
+
+    Raises:
+        RecipeError: it cannot be read, is for another target, or names layers that the part lacks.
+    """
+    if request.recipe.plan is None:
+        return None
+    path = Path(request.recipe.plan)
+    file = path / f"{part.name}{_SUFFIX}" if path.is_dir() else path
+    plan = PlanFile.load(file)
+    if plan.target != request.target.name:
+        raise RecipeError(
+            f"the plan {file} is for {plan.target}, and the target is {request.target.name}: "
+            "what may be quantized differs; make a plan for this target"
+        )
+    known = {str(node.name) for node in part.graph.nodes()}
+    lost = next((layer.node for layer in plan.layers if layer.node not in known), None)
+    if lost is not None:
+        raise RecipeError(f"the plan {file} names the layer {lost!r}, which {part.name} lacks: was it another model's?")
+    return plan
+
+
+def plan_suffices(part: PartWork, request: Request) -> bool:
+    """Whether the part's plan brings every scale, so that it needs no calibration data.
+
+    Raises:
+        CalibrationError: it was made for a graph that calibration data repaired.
+    """
+    plan = plan_of(part, request)
+    if plan is not None and plan.repairs:
+        raise CalibrationError(
+            f"the plan of {part.name} is for a graph that was repaired first ({plan.repairs[0]}): "
+            "give --calib with the same data"
+        )
+    return plan is not None

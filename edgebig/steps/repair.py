@@ -1,0 +1,58 @@
+"""Repairs the float graph before it is calibrated, so that quantizing it loses less."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from edgebig.graph import Graph
+from edgebig.quantize import clamp_masks, layer_formats, planned_layers
+from edgebig.quantize.repair.smooth import smooth
+from edgebig.recipe import Repair
+from edgebig.request import Request
+from edgebig.stages import StageNotes
+from edgebig.steps.work import PartWork, Sample
+
+
+def repairs_for(request: Request, precision: str) -> tuple[Repair, ...]:
+    """The repairs that were asked for, or those that suit the format."""
+    if request.recipe.repair is not None:
+        return request.recipe.repair
+    return ("smooth",) if precision in {"int8", "fp8"} else ()
+
+
+def repair_part(
+    part: PartWork, request: Request, precision: str, samples: Callable[[], Iterable[Sample]], notes: StageNotes
+) -> None:
+    """Sets ``repaired``, a graph that computes the same as ``graph``, and ``repairs``.
+
+    Args:
+        part: with its simplified graph.
+        request: what was asked.
+        precision: ``int8`` or ``fp8``.
+        samples: starts a pass over the calibration samples, whole inputs of the graph.
+        notes: takes a line for each repair.
+    """
+    graph = part.graph.clone()
+    if request.target.is_nvidia:
+        clamp_masks(graph)
+    wanted = repairs_for(request, precision)
+    if "smooth" in wanted:
+        part.repairs += _smooth(graph, request, precision, samples, notes)
+    notes.note(*(f"{part.name}: {line}" for line in part.repairs))
+    part.repaired = graph
+
+
+def _smooth(
+    graph: Graph, request: Request, precision: str, samples: Callable[[], Iterable[Sample]], notes: StageNotes
+) -> list[str]:
+    layers = planned_layers(graph, request.target, request.recipe, precision)
+    notes.progress("smoothing")
+    done = smooth(graph, layers, samples(), *layer_formats(request.target, precision))
+    if not done:
+        return []
+    alphas = [s.alpha for s in done]
+    folded = sum(s.folded for s in done)
+    return [
+        f"SmoothQuant: {len(done)} inputs of {sum(len(s.layers) for s in done)} matrix products, migration strength "
+        f"{min(alphas):.2f} to {max(alphas):.2f}, {folded} at no cost"
+    ]

@@ -1,0 +1,223 @@
+"""``auto``: the fastest plan whose loss stays within the budget."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+
+from edgebig.cache import CacheFile, cache_folder, key_of
+from edgebig.errors import AccuracyError, EdgebigError
+from edgebig.graph import Executor, Graph
+from edgebig.graph.execute import Level
+from edgebig.graph.work import macs, observed_shapes
+from edgebig.quantize import insert_qdq, make_plan, planned_layers
+from edgebig.quantize.search import Found, Group, Loss, Option, group_layers, measured_gains, roofline_gains, search
+from edgebig.request import Request
+from edgebig.similarity import Similarity
+from edgebig.stages import StageNotes
+from edgebig.steps.loss_cache import known_losses
+from edgebig.steps.lower import Layers, lower_part, reference_level
+from edgebig.steps.work import PartWork
+from edgebig.verify import outputs_of, similarity_of
+
+BUDGET = 0.01
+"""Loss of cosine that ``auto`` allows where nothing was asked."""
+
+_FORMATS = ("int8", "fp8")
+_HALF = 0.5
+_TIMED_RUNS = 15
+
+
+def search_part(part: PartWork, request: Request, notes: StageNotes) -> None:
+    """Sets what :func:`edgebig.steps.lower.lower_part` sets, in the fastest precision within the budget.
+
+    Raises:
+        AccuracyError: not even float32 stays within it.
+    """
+    formats = [f for f in _FORMATS if f in request.target.precisions]
+    if formats and (request.data is None or part.ranges is None):
+        notes.decline(f"{part.name}: auto: {' and '.join(formats)} was not tried: it needs --calib")
+    elif formats and _quantized(part, request, formats, notes):
+        return
+    for precision in ("fp16", "fp32"):
+        if precision not in request.target.precisions:
+            continue
+        lower_part(part, request, precision, Layers(), notes)
+        lost = _lost(part, request)
+        if lost <= _budget(request):
+            notes.note(f"{part.name}: auto took {precision}: it loses {lost:.2g}, allowed are {_budget(request):.2g}")
+            return
+        notes.decline(f"{part.name}: auto: {precision} loses {lost:.2g}, allowed are {_budget(request):.2g}")
+    raise AccuracyError(
+        f"auto: no precision of {request.target.name} keeps {part.name} within --max-drop {_budget(request):.2g}: "
+        "allow more, or give other calibration data"
+    )
+
+
+def _quantized(part: PartWork, request: Request, formats: Sequence[str], notes: StageNotes) -> bool:
+    """Searches and lowers; whether the result is within the budget and pays."""
+    graph = part.repaired or part.graph
+    budget, target = _budget(request), request.target
+    layers = planned_layers(graph, target, request.recipe, formats[0])
+    groups = {g.name: g for g in group_layers(graph, layers)}
+    if not groups:
+        notes.decline(f"{part.name}: auto: nothing in it can be quantized to {' or '.join(formats)}")
+        return False
+    shapes = observed_shapes(graph, part.examples().inputs[0])
+    if target.is_nvidia:
+        gains = roofline_gains(graph, layers, shapes, target, formats)
+    else:
+        gains = {name: {"int8": seconds} for name, seconds in measured_gains(graph, layers, shapes, target).items()}
+    options = [
+        Option(g.name, {f: sum(gains[n][f] for n in g.layers) for f in gains[g.layers[0]]}) for g in groups.values()
+    ]
+    began = time.monotonic()
+    minutes = request.recipe.search_minutes
+    deadline = began + 60 * minutes if minutes is not None else math.inf
+
+    def tick(what: str, step: int, steps: int) -> None:
+        passed = time.monotonic() - began
+        left = f", about {passed / step * (steps - step):.0f} s left" if step > 1 else ""
+        notes.progress(f"{what} ({step + 1} of {steps}{left})")
+
+    with known_losses(_key(part, request)) as known:
+        loss = _measure(part, request, formats[0], groups)
+        found = search(options, formats, loss, budget, deadline=deadline, tick=tick, known=known)
+    chosen = _layers_of(found, groups, formats[0], gains, budget)
+    _say(part, found, groups, minutes, notes)
+    if not found.choice:
+        notes.decline(f"{part.name}: auto: no layer can be quantized within a loss of {budget:.2g}")
+        return False
+    lower_part(part, request, formats[0], chosen, notes)
+    lost = _lost(part, request)
+    if lost > budget:
+        notes.decline(f"{part.name}: auto: the plan loses {lost:.2g} as it is built, allowed are {budget:.2g}")
+        return False
+    notes.note(
+        f"{part.name}: auto quantizes {len(found.choice)} of {len(groups)} groups of layers: it loses {lost:.2g}"
+    )
+    return _pays(part, request, macs(graph, shapes), chosen, layers, notes)
+
+
+def _measure(part: PartWork, request: Request, base: str, groups: Mapping[str, Group]) -> Loss:
+    """The function that gives the loss of a choice: a float32 graph with the choice's Q/DQ pairs is run."""
+    graph, trial = part.repaired or part.graph, part.examples()
+    everything = [name for g in groups.values() for name in g.layers]
+
+    def loss(choice: Mapping[str, str]) -> float:
+        formats = dict.fromkeys(everything, "float")
+        formats |= {name: fmt for group, fmt in choice.items() for name in groups[group].layers}
+        quantized = graph.clone()
+        plan = make_plan(quantized, part.ranges, request.target, request.recipe, base, formats)
+        insert_qdq(quantized, plan)
+        level: Level = "off" if request.target.is_nvidia else "all"
+        try:
+            found = similarity_of(trial.outputs, outputs_of(quantized, trial.inputs, level))
+        except EdgebigError:
+            return math.inf
+        return 1 - Similarity.worst(found.values()).cosine
+
+    return loss
+
+
+def _layers_of(
+    found: Found, groups: Mapping[str, Group], base: str, gains: Mapping[str, Mapping[str, float]], budget: float
+) -> Layers:
+    """Formats and reasons of all layers that the search decided on."""
+    formats, reasons, measured = {}, {}, {}
+    for name, group in groups.items():
+        fmt = found.choice.get(name, "float")
+        alone = found.alone.get(name, {})
+        for layer in group.layers:
+            formats[layer] = fmt
+            saved = gains[layer].get(fmt if fmt != "float" else base, 0.0)
+            measured[layer] = {"seconds_saved": saved} | {f"drop_alone_{f}": v for f, v in alone.items()}
+            if fmt == "float":
+                least = min(alone.values(), default=math.nan)
+                reasons[layer] = (
+                    f"left in float by the search: alone it loses {least:.2g} of the {budget:.2g} allowed"
+                    if alone
+                    else "left in float by the search: the time was over before it was measured"
+                )
+            else:
+                reasons[layer] = f"within the loss of {budget:.2g} that is allowed"
+    return Layers(formats, reasons, measured)
+
+
+def _say(part: PartWork, found: Found, groups: Mapping[str, Group], minutes: float | None, notes: StageNotes) -> None:
+    notes.note(
+        f"{part.name}: auto measured {len(found.trials)} plans and {len(found.alone)} of {len(groups)} groups alone"
+    )
+    if not found.finished:
+        notes.decline(f"{part.name}: auto: --search-minutes {minutes:g} were over: the best plan so far was taken")
+
+
+def _budget(request: Request) -> float:
+    return request.recipe.max_drop if request.recipe.max_drop is not None else BUDGET
+
+
+def _lost(part: PartWork, request: Request) -> float:
+    """The loss of the lowered graph; infinite where its outputs do not even have the right shape."""
+    trial = part.examples()
+    try:
+        found = similarity_of(trial.outputs, outputs_of(part.result(), trial.inputs, reference_level(part, request)))
+    except AccuracyError:
+        return math.inf
+    return 1 - Similarity.worst(found.values()).cosine
+
+
+def _pays(
+    part: PartWork,
+    request: Request,
+    work: Mapping[str, int],
+    chosen: Layers,
+    layers: Sequence[str],
+    notes: StageNotes,
+) -> bool:
+    """Whether the quantized model is faster where it can be measured here, or else does enough of its work so."""
+    everything = sum(work.values())
+    done = sum(work.get(name, 0) for name in layers if chosen.formats.get(name) != "float")
+    share = done / everything if everything else 0.0
+    if share < _HALF:
+        notes.decline(f"{part.name}: auto: only {share:.0%} of the arithmetic is quantized")
+    if request.target.is_nvidia:
+        return True
+    plain, quantized = _latencies([part.graph, part.result()], part.examples().inputs[0])
+    smaller = part.result().weight_bytes < part.graph.weight_bytes
+    ratio = plain / quantized
+    notes.note(f"{part.name}: auto: {ratio:.2f} times float32's speed on this processor, measured")
+    if ratio >= 1:
+        return True
+    what = "smaller, but slower" if smaller else "neither smaller nor faster"
+    notes.decline(f"{part.name}: auto: the quantized model is {what} ({ratio:.2f} times float32's speed): not taken")
+    return False
+
+
+def _latencies(graphs: Sequence[Graph], sample: Mapping[str, object]) -> list[float]:
+    """Median seconds of one run of each graph, in turn."""
+    executors = [Executor(graph, "all") for graph in graphs]
+    times: list[list[float]] = [[] for _ in graphs]
+    try:
+        for _ in range(_TIMED_RUNS):
+            for executor, found in zip(executors, times, strict=True):
+                start = time.perf_counter()
+                executor.run(sample)  # type: ignore[arg-type]
+                found.append(time.perf_counter() - start)
+    finally:
+        for executor in executors:
+            executor.close()
+    return [statistics.median(found) for found in times]
+
+
+def _key(part: PartWork, request: Request) -> CacheFile | None:
+    """Where losses of single groups are kept, so that an interrupted search goes on."""
+    folder = cache_folder()
+    if folder is None or part.ranges is None:
+        return None
+    graph = part.repaired or part.graph
+    inputs = [array.tobytes() for sample in part.examples().inputs for array in sample.values()]
+    ranges = repr(sorted((n, r.min, r.max) for n, r in part.ranges.by_tensor.items()))
+    name = key_of([graph.digest(), *inputs, ranges, request.target.name, repr(request.recipe.keep_float)])
+    return CacheFile(folder / "search", f"{name}.json")
