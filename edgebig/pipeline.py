@@ -80,7 +80,7 @@ def compile(
                 steps.calibrate_part(part, source, request, notes)
         with log.stage("quantize") as notes:
             for part in parts:
-                steps.quantize_part(part, request, notes)
+                steps.quantize_part(part, source, request, notes)
         with log.stage("build") as notes:
             for part in parts:
                 steps.build_part(part, request, writer, work, notes)

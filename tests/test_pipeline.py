@@ -112,7 +112,9 @@ def test_a_target_and_a_precision(target: str, precision: str, tmp_path: Path) -
     ]
     held = part.precision
     if precision == "auto":
-        assert part.quantized and "int8" in held  # the cheapest is near enough here
+        # near enough in INT8 everywhere; on this processor so small a net may still be faster in float32
+        slower = any("times float32's speed): not taken" in d for stage in manifest.stages for d in stage.declined)
+        assert part.quantized != slower and ("int8" in held) == part.quantized and (target == "cpu" or not slower)
     else:
         assert max(held, key=held.__getitem__).replace("_", "") == HELD_AS[precision]
         assert part.quantized == (precision in {"int8", "fp8", "int4"})

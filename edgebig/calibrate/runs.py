@@ -58,7 +58,7 @@ class Runs:
         self._groups, self._halves, self._workers = groups, halves, workers
         self.finished = progress.finished()
         self._saved = len(self.finished)
-        self._torn = False
+        self._failed = self._torn = False
         self._state = progress.state
         self._reductions = [output for names in probes.extremes.values() for output in names]
         self._locks = {name: threading.Lock() for name in halves[0]}
@@ -71,7 +71,7 @@ class Runs:
         """Runs a sample from the data, and those that follow from its outputs, now or soon."""
         self._pending.append(self._pool.submit(self._all, number, where, sample))
         # one more than run, so that no core waits for a sample to be read
-        while len(self._pending) > (self._workers + 1 if self._workers > 1 else 0):
+        while len(self._pending) > self._workers + 1:
             self._next()
 
     def finish(self) -> None:
@@ -96,6 +96,9 @@ class Runs:
         self._pending.popleft()
 
     def _all(self, number: int, where: str, sample: Sample) -> None:
+        if self._failed:
+            # it would begin from the state that the failed sample left
+            return
         statistics = self._halves[number % 2]
         following: Sample | None = self._feedback.begin(where, sample)
         counted = False
@@ -115,7 +118,7 @@ class Runs:
                     self._update(statistics[name], name, low_high, None)
                 following = self._feedback.follow(following, outputs)
         except BaseException:
-            self._torn = self._torn or counted
+            self._failed, self._torn = True, self._torn or counted
             raise
         self._state = self._feedback.snapshot()
         self.finished.add(number)

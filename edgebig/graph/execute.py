@@ -45,6 +45,8 @@ class Executor:
         options.graph_optimization_level = _LEVELS[level]
         # what fails is raised; only ONNX Runtime's own death is worth a line from it
         options.log_severity_level = 4
+        # between two runs its idle threads would take the cores from whoever looks at the outputs
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         if threads is not None:
             options.intra_op_num_threads = threads
         self._folder: tempfile.TemporaryDirectory[str] | None = None

@@ -37,6 +37,12 @@ def reference_level(part: PartWork, request: Request) -> Level:
     return "off" if part.quantized and request.target.is_nvidia else "all"
 
 
+def low_format(request: Request, precision: str) -> ir.DataType | None:
+    """The format of what is not quantized, where it is not FP32: FP16 around quantized layers on NVIDIA's targets."""
+    surrounds = request.target.is_nvidia and precision in _QUANTIZED and "fp16" in request.target.precisions
+    return _LOW["fp16"] if surrounds else _LOW.get(precision)
+
+
 def lower_part(part: PartWork, request: Request, precision: str, layers: Layers, notes: StageNotes) -> None:
     """Sets ``lowered``, ``precision``, ``plan`` and ``quantized``.
 
@@ -47,9 +53,8 @@ def lower_part(part: PartWork, request: Request, precision: str, layers: Layers,
     graph = (part.repaired if part.repaired is not None and is_quantized else part.graph).clone()
     target = request.target
     plan = make_plan(graph, part.ranges, target, request.recipe, precision, layers.formats, layers.reasons)
-    base = precision if precision in _LOW else "fp16"
-    lowers = precision in _LOW or (target.is_nvidia and precision in _QUANTIZED and "fp16" in target.precisions)
-    if lowers:
+    low = low_format(request, precision)
+    if low is not None:
         notes.note(*(f"{part.name}: mask constant {line}" for line in clamp_masks(graph)))
     part.plan = None
     if is_quantized:
@@ -68,8 +73,8 @@ def lower_part(part: PartWork, request: Request, precision: str, layers: Layers,
     elif is_quantized:
         notes.decline(f"{part.name}: nothing in it can be quantized to {precision}")
     notes.decline(*(f"{part.name}: {line}" for line in plan.skipped_lines()))
-    if lowers:
-        done, kept = lower_floats(graph, _LOW[base], part.extremes)
+    if low is not None:
+        done, kept = lower_floats(graph, low, part.extremes)
         notes.note(f"{part.name}: {', '.join(done)}")
         notes.decline(*(f"{part.name}: stays float32: {line}" for line in kept))
     elif plan.is_empty:

@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from edgebig.calibrate import Ranges
 from edgebig.request import Request
+from edgebig.source import Source
 from edgebig.stages import StageNotes
-from edgebig.steps.lower import Layers, lower_part
+from edgebig.steps.lower import Layers, lower_part, reference_level
 from edgebig.steps.plans import plan_of
 from edgebig.steps.search import search_part
 from edgebig.steps.work import PartWork
+from edgebig.steps.yardstick import make_yardstick
 
 
-def quantize_part(part: PartWork, request: Request, notes: StageNotes) -> None:
+def quantize_part(part: PartWork, source: Source, request: Request, notes: StageNotes) -> None:
     """Sets ``lowered``, ``precision``, ``plan`` and ``quantized``."""
-    if request.recipe.precision == "auto":
-        search_part(part, request, notes)
-        return
+    yardstick = make_yardstick(part, source, request, notes)
     written = plan_of(part, request)
-    if written is None:
+    if request.recipe.precision == "auto":
+        search_part(part, request, yardstick, notes)
+    elif written is None:
         lower_part(part, request, request.recipe.precision, Layers(), notes)
-        return
-    # scales of the plan go before those of the calibration: somebody may have edited them
-    fixed = written.ranges()
-    part.ranges = (
-        fixed
-        if part.ranges is None
-        else Ranges(
-            {**part.ranges.by_tensor, **fixed.by_tensor}, part.ranges.samples, part.ranges.method, part.ranges.source
-        )
-    )
-    lower_part(part, request, written.precision, Layers(written.formats(), written.reasons()), notes)
+    else:
+        part.ranges = _with_scales(part.ranges, written.ranges())
+        lower_part(part, request, written.precision, Layers(written.formats(), written.reasons()), notes)
+    part.evaluated = yardstick.evaluate(part.result(), reference_level(part, request))
+    if part.evaluated is not None:
+        notes.note(f"{part.name}: {part.evaluated.text}")
+
+
+def _with_scales(collected: Ranges | None, written: Ranges) -> Ranges:
+    """The ranges, but those of a plan where it has some: somebody may have edited its scales."""
+    if collected is None:
+        return written
+    return replace(collected, by_tensor={**collected.by_tensor, **written.by_tensor})

@@ -5,22 +5,21 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from edgebig.cache import CacheFile, cache_folder, key_of
-from edgebig.errors import AccuracyError, EdgebigError
+from edgebig.errors import AccuracyError
 from edgebig.graph import Executor, Graph
 from edgebig.graph.execute import Level
 from edgebig.graph.work import macs, observed_shapes
-from edgebig.quantize import insert_qdq, make_plan, planned_layers
-from edgebig.quantize.search import Found, Group, Loss, Option, group_layers, measured_gains, roofline_gains, search
+from edgebig.quantize import insert_qdq, lower_floats, make_plan, planned_layers
+from edgebig.quantize.search import Found, Group, Option, group_layers, measured_gains, roofline_gains, search
 from edgebig.request import Request
-from edgebig.similarity import Similarity
 from edgebig.stages import StageNotes
 from edgebig.steps.loss_cache import known_losses
-from edgebig.steps.lower import Layers, lower_part, reference_level
+from edgebig.steps.lower import Layers, low_format, lower_part, reference_level
 from edgebig.steps.work import PartWork
-from edgebig.verify import outputs_of, similarity_of
+from edgebig.steps.yardstick import Yardstick
 
 BUDGET = 0.01
 """Loss of cosine that ``auto`` allows where nothing was asked."""
@@ -30,7 +29,7 @@ _HALF = 0.5
 _TIMED_RUNS = 15
 
 
-def search_part(part: PartWork, request: Request, notes: StageNotes) -> None:
+def search_part(part: PartWork, request: Request, yardstick: Yardstick, notes: StageNotes) -> None:
     """Sets what :func:`edgebig.steps.lower.lower_part` sets, in the fastest precision within the budget.
 
     Raises:
@@ -39,13 +38,13 @@ def search_part(part: PartWork, request: Request, notes: StageNotes) -> None:
     formats = [f for f in _FORMATS if f in request.target.precisions]
     if formats and (request.data is None or part.ranges is None):
         notes.decline(f"{part.name}: auto: {' and '.join(formats)} was not tried: it needs --calib")
-    elif formats and _quantized(part, request, formats, notes):
+    elif formats and _quantized(part, request, yardstick, formats, notes):
         return
     for precision in ("fp16", "fp32"):
         if precision not in request.target.precisions:
             continue
         lower_part(part, request, precision, Layers(), notes)
-        lost = _lost(part, request)
+        lost = yardstick.loss(part.result(), reference_level(part, request))
         if lost <= _budget(request):
             notes.note(f"{part.name}: auto took {precision}: it loses {lost:.2g}, allowed are {_budget(request):.2g}")
             return
@@ -56,7 +55,9 @@ def search_part(part: PartWork, request: Request, notes: StageNotes) -> None:
     )
 
 
-def _quantized(part: PartWork, request: Request, formats: Sequence[str], notes: StageNotes) -> bool:
+def _quantized(
+    part: PartWork, request: Request, yardstick: Yardstick, formats: Sequence[str], notes: StageNotes
+) -> bool:
     """Searches and lowers; whether the result is within the budget and pays."""
     graph = part.repaired or part.graph
     budget, target = _budget(request), request.target
@@ -83,15 +84,24 @@ def _quantized(part: PartWork, request: Request, formats: Sequence[str], notes: 
         notes.progress(f"{what} ({step + 1} of {steps}{left})")
 
     with known_losses(_key(part, request)) as known:
-        loss = _measure(part, request, formats[0], groups)
-        found = search(options, formats, loss, budget, deadline=deadline, tick=tick, known=known)
+        make, level = _maker(part, request, formats[0], groups), _level(request)
+        found = search(
+            options,
+            formats,
+            lambda choice: yardstick.loss(_surrounded(make(choice), part, request, formats[0]), level),
+            budget,
+            alone=lambda choice: yardstick.distance(make(choice), level),
+            deadline=deadline,
+            tick=tick,
+            known=known,
+        )
     chosen = _layers_of(found, groups, formats[0], gains, budget)
     _say(part, found, groups, minutes, notes)
     if not found.choice:
         notes.decline(f"{part.name}: auto: no layer can be quantized within a loss of {budget:.2g}")
         return False
     lower_part(part, request, formats[0], chosen, notes)
-    lost = _lost(part, request)
+    lost = yardstick.loss(part.result(), reference_level(part, request))
     if lost > budget:
         notes.decline(f"{part.name}: auto: the plan loses {lost:.2g} as it is built, allowed are {budget:.2g}")
         return False
@@ -101,25 +111,33 @@ def _quantized(part: PartWork, request: Request, formats: Sequence[str], notes: 
     return _pays(part, request, macs(graph, shapes), chosen, layers, notes)
 
 
-def _measure(part: PartWork, request: Request, base: str, groups: Mapping[str, Group]) -> Loss:
-    """The function that gives the loss of a choice: a float32 graph with the choice's Q/DQ pairs is run."""
-    graph, trial = part.repaired or part.graph, part.examples()
+def _maker(
+    part: PartWork, request: Request, base: str, groups: Mapping[str, Group]
+) -> Callable[[Mapping[str, str]], Graph]:
+    """The function that gives the float32 graph with the Q/DQ pairs of a choice."""
+    graph = part.repaired or part.graph
     everything = [name for g in groups.values() for name in g.layers]
 
-    def loss(choice: Mapping[str, str]) -> float:
+    def make(choice: Mapping[str, str]) -> Graph:
         formats = dict.fromkeys(everything, "float")
         formats |= {name: fmt for group, fmt in choice.items() for name in groups[group].layers}
         quantized = graph.clone()
-        plan = make_plan(quantized, part.ranges, request.target, request.recipe, base, formats)
-        insert_qdq(quantized, plan)
-        level: Level = "off" if request.target.is_nvidia else "all"
-        try:
-            found = similarity_of(trial.outputs, outputs_of(quantized, trial.inputs, level))
-        except EdgebigError:
-            return math.inf
-        return 1 - Similarity.worst(found.values()).cosine
+        insert_qdq(quantized, make_plan(quantized, part.ranges, request.target, request.recipe, base, formats))
+        return quantized
 
-    return loss
+    return make
+
+
+def _surrounded(graph: Graph, part: PartWork, request: Request, precision: str) -> Graph:
+    """The graph with the rest in the format that it will have."""
+    low = low_format(request, precision)
+    if low is not None:
+        lower_floats(graph, low, part.extremes)
+    return graph
+
+
+def _level(request: Request) -> Level:
+    return "off" if request.target.is_nvidia else "all"
 
 
 def _layers_of(
@@ -156,16 +174,6 @@ def _say(part: PartWork, found: Found, groups: Mapping[str, Group], minutes: flo
 
 def _budget(request: Request) -> float:
     return request.recipe.max_drop if request.recipe.max_drop is not None else BUDGET
-
-
-def _lost(part: PartWork, request: Request) -> float:
-    """The loss of the lowered graph; infinite where its outputs do not even have the right shape."""
-    trial = part.examples()
-    try:
-        found = similarity_of(trial.outputs, outputs_of(part.result(), trial.inputs, reference_level(part, request)))
-    except AccuracyError:
-        return math.inf
-    return 1 - Similarity.worst(found.values()).cosine
 
 
 def _pays(

@@ -18,6 +18,24 @@ from edgebig.verify import Golden
 Sample = dict[str, np.ndarray[Any, Any]]
 
 
+@dataclass(frozen=True)
+class Evaluated:
+    """The metric of the original and of a lowered graph.
+
+    Attributes:
+        metric: its name.
+        reference, found: the scores.
+        drop: how much worse the second is, in the metric's unit.
+        text: for people.
+    """
+
+    metric: str
+    reference: float
+    found: float
+    drop: float
+    text: str
+
+
 @dataclass
 class PartWork:
     """What the stages made of one graph so far.
@@ -37,6 +55,7 @@ class PartWork:
         calibration: the report on them, as plain data.
         lowered: the graph in the precision of the target.
         precision: what ``auto`` came to, or what was asked.
+        evaluated: the scores on labelled data of ``graph`` and ``lowered``, where there is some.
         quantized: whether ``lowered`` holds Q/DQ pairs.
         engines: what was built.
         kept_original: the bundle's file of ``graph``, where it was asked for.
@@ -56,6 +75,7 @@ class PartWork:
     calibration: dict[str, Any] | None = None
     lowered: Graph | None = None
     precision: str = "fp32"
+    evaluated: Evaluated | None = None
     quantized: bool = False
     engines: tuple[Engine, ...] = ()
     kept_original: str | None = None

@@ -28,7 +28,13 @@ _COPIES = 4
 _BYTES = 4
 _PRODUCTS = {"MatMul", "Gemm", "Conv", "ConvTranspose", "Attention", "LSTM", "GRU", "RNN", "Einsum"}
 _MOST = 64
+_LEAST = 16
 _INJECTED = 2
+_LARGE = 20_000_000
+_MOST_COMPARED = 100_000_000
+_MOST_COMPUTED = 2_000_000_000
+"""Elements of all tensors together: a model of large pictures must not take minutes."""
+
 _FAINT = 1e-3
 """Layers whose own noise is 30 dB below the noisiest one's count as without effect."""
 
@@ -74,7 +80,8 @@ def compare_layers(
     """Every layer whose output is a float tensor of the same name in both graphs, in the reference's order.
 
     Own noise is measured on a graph in which each layer reads the reference's tensors; shares by adding the own
-    error of one layer at a time to the reference, on the first two samples, for the 64 noisiest layers.
+    error of one layer at a time to the reference, on the first two samples, for the 64 noisiest layers. Where the
+    tensors of one sample have tens of millions of elements, fewer samples and layers (16 at least) are taken.
 
     Args:
         reference: what is right.
@@ -91,6 +98,8 @@ def compare_layers(
     if not names or not samples:
         return []
     shapes = observed_shapes(reference, samples[0])
+    elements = max(1, sum(math.prod(shapes.get(name, ())) for name in names))
+    samples = samples[: max(1, _MOST_COMPARED // elements)]
     sizes = {name: _BYTES * _COPIES * math.prod(shapes.get(name, ())) for name in names}
     error, own = {n: Tally() for n in names}, {n: Tally() for n in names}
     with (
@@ -105,11 +114,13 @@ def compare_layers(
                     expected = exact.run(sample, fetched)
                     _count(error, expected, found.run(sample, group), {n: n for n in group})
                     _count(own, expected, alone.run({**sample, **expected}), piece.outputs)
-        noisy = _noisiest(own) if shares else []
+        noisy = _noisiest(own, max(_LEAST, min(_MOST, _MOST_COMPUTED // elements))) if shares else []
         noise: dict[str, float] = {}
         for group in in_groups({n: sizes[n] for n in noisy}, memory):
             if group:
-                noise |= injected_noise(reference, graph, exact, samples[:_INJECTED], names, group, level)
+                noise |= injected_noise(
+                    reference, graph, exact, samples[: _INJECTED if elements < _LARGE else 1], names, group, level
+                )
     total = sum(noise.values())
     return [
         replace(layer, share=_share(layer, noise, total) if shares else None)
@@ -173,11 +184,11 @@ def _count(tallies: dict[str, Tally], expected: Sample, found: Sample, outputs: 
             tallies[name].is_broken = True
 
 
-def _noisiest(own: Mapping[str, Tally]) -> list[str]:
+def _noisiest(own: Mapping[str, Tally], most: int) -> list[str]:
     """Names, in their order, of the layers that are worth a run each."""
     ratios = {name: t.noise_ratio for name, t in own.items() if 0 < t.noise_ratio < math.inf}
     floor = max(ratios.values(), default=0.0) * _FAINT
-    chosen = set(sorted((n for n, ratio in ratios.items() if ratio >= floor), key=lambda n: -ratios[n])[:_MOST])
+    chosen = set(sorted((n for n, ratio in ratios.items() if ratio >= floor), key=lambda n: -ratios[n])[:most])
     return [name for name in own if name in chosen]
 
 

@@ -41,20 +41,27 @@ class Tally:
     def add(self, expected: Array, found: Array) -> None:
         """Counts one sample; two arrays of one shape. Elements that :func:`masked` names are left out."""
         a, b = expected.astype(np.float64).ravel(), found.astype(np.float64).ravel()
+        if a.size and math.isfinite(low := float(a.min())) and math.isfinite(float(a.max())) and low > -_MASK:
+            if np.isfinite(b.sum()) or np.isfinite(b).all():
+                self._count(a, b)
+            else:
+                self.is_broken = True
+            return
         same = (a == b) | (np.isnan(a) & np.isnan(b)) | masked(a, b)
         finite = np.isfinite(a) & np.isfinite(b)
         self.is_broken = self.is_broken or not (finite | same).all()
         use = finite & ~masked(a, b)
-        a, b = a[use], b[use]
-        if not a.size:
-            return
+        if use.any():
+            self._count(a[use], b[use])
+
+    def _count(self, a: Array, b: Array) -> None:
         difference = a - b
         self.signal += float(a @ a)
         self.found += float(b @ b)
         self.both += float(a @ b)
         self.noise += float(difference @ difference)
-        self.max_abs = max(self.max_abs, float(np.abs(difference).max()))
-        self.largest = max(self.largest, float(np.abs(a).max()))
+        self.max_abs = max(self.max_abs, float(max(difference.max(), -difference.min())))
+        self.largest = max(self.largest, float(max(a.max(), -a.min())))
 
     @property
     def noise_ratio(self) -> float:

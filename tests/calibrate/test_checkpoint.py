@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import functools
+import os
 import random
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +20,12 @@ from nets import Sample, net, node, normal
 from edgebig.cache import CacheFile
 from edgebig.calibrate import Checkpoint, Collected, RecurrentState, collect, find_states
 from edgebig.calibrate import checkpoint as module
+from edgebig.calibrate.checkpoint import Progress
+from edgebig.calibrate.statistics import TensorStatistics
+from edgebig.errors import CalibrationError
 from edgebig.graph import Graph
 
+ROOT = Path(__file__).resolve().parents[2]
 Located = list[tuple[str, Sample]]
 NAMES = ["x", "wx", "stateN", "turned", "y"]
 
@@ -92,7 +101,7 @@ def test_an_interrupted_run_continues(make: Callable[[], Graph], stop: int, tmp_
     file = CacheFile(tmp_path, "c.npz")
     with pytest.raises(KeyboardInterrupt):
         run(make, samples(), file, functools.partial(stop_at, stop))
-    assert (file.read() is None) == (stop == 1)
+    assert file.read() is not None
     ran: list[int] = []
     assert state(run(make, samples(), file, ran.append)) == state(run(make, samples(), None))
     assert ran == list(range(1, 8))
@@ -116,6 +125,72 @@ def test_an_error_amid_the_data_leaves_what_was_whole(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="gone"):
         run(recurrent, broken(), file)
     assert state(run(recurrent, samples(), file)) == state(run(recurrent, samples(), None))
+
+
+@pytest.fixture
+def never_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_EVERY_SECONDS", 3600.0)
+
+
+@pytest.mark.parametrize("make", [plain, recurrent])
+@pytest.mark.usefixtures("never_due")
+def test_what_was_finished_before_an_error_is_kept(make: Callable[[], Graph], tmp_path: Path) -> None:
+    """Sample 5 of 7 is bad, while later ones run beside it; when it is mended, the rest is run, and only that."""
+    bad = samples()
+    bad[4] = (bad[4][0], {"x": np.full((1, 3), np.nan, np.float32)})
+    file = CacheFile(tmp_path, "c.npz")
+    with pytest.raises(CalibrationError, match=r"tensor 'x' became NaN on b.wav\[0\]"):
+        run(make, bad, file)
+    empty = run(make, samples(1), None).halves
+    for half in empty:
+        half.update({name: TensorStatistics(counted=s.histogram is not None) for name, s in half.items()})  # type: ignore[attr-defined]
+    progress = Checkpoint(file).load(empty)
+    assert progress.finished() == {1, 2, 3, 4, *range(6, progress.count + 1)}
+    assert sum(half["x"].samples for half in empty) == len(progress.finished())
+    # samples that are in are not run again: others in their place change nothing
+    mended = [s if n == 5 or n > progress.count else (s[0], {"x": s[1]["x"] * 9}) for n, s in enumerate(samples(), 1)]
+    assert state(run(make, mended, file)) == state(run(make, samples(), None))
+
+
+_CHILD = """
+import sys, time
+from pathlib import Path
+from test_checkpoint import plain, run, samples
+from edgebig.cache import CacheFile
+
+def endless():
+    for i, sample in enumerate(samples() * 1000):
+        if i == 7:
+            time.sleep(0.5)  # so that all before are finished
+            print("reached", flush=True)
+        if i > 7:
+            time.sleep(0.05)
+        yield sample
+
+run(plain, endless(), CacheFile(Path(sys.argv[1]), "c.npz"))
+"""
+
+
+@pytest.mark.usefixtures("never_due")
+def test_an_interrupt_loses_nothing(tmp_path: Path) -> None:
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests"), str(Path(__file__).parent)])
+    with subprocess.Popen(
+        [sys.executable, "-c", _CHILD, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": paths},
+    ) as child:
+        assert child.stdout is not None and child.stdout.readline() == "reached\n"
+        child.send_signal(signal.SIGINT)
+        _, errors = child.communicate(timeout=60)
+    assert errors.strip().endswith("KeyboardInterrupt")
+    whole = run(plain, samples(), None)
+    empty = [{n: TensorStatistics(counted=s.histogram is not None) for n, s in half.items()} for half in whole.halves]
+    progress = Checkpoint(CacheFile(tmp_path, "c.npz")).load(empty)
+    assert progress.count >= 7 and progress.missing == ()
+    again = run(plain, (samples() * 1000)[: progress.count], None)
+    assert state(replace(again, halves=(empty[0], empty[1]))) == state(again)
 
 
 def test_finished_statistics_are_taken_as_they_are(tmp_path: Path) -> None:
@@ -161,7 +236,7 @@ def test_a_damaged_file_is_passed_over_and_removed(damage: str, tmp_path: Path) 
         np.savez(path, **arrays)
     halves = [dict(half) for half in run(plain, samples(1), None).halves]
     empty = [{name: type(s)(counted=s.histogram is not None) for name, s in half.items()} for half in halves]
-    assert Checkpoint(file).load(empty) == (0, {})
+    assert Checkpoint(file).load(empty) == Progress()
     assert not path.exists()
     # nothing of it was filled in
     assert all(s.samples == 0 and (s.histogram is None or s.histogram.total == 0) for h in empty for s in h.values())

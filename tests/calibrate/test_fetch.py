@@ -7,8 +7,8 @@ from nets import net, node, samples_for
 
 from edgebig.calibrate import collect
 from edgebig.calibrate.fetch import bytes_on, too_large
-from edgebig.graph.groups import in_groups
 from edgebig.graph import Graph
+from edgebig.graph.groups import in_groups
 
 
 def chain() -> Graph:

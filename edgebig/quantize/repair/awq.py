@@ -20,7 +20,7 @@ from edgebig.graph.values import constant
 from edgebig.graph.work import observed_shapes
 from edgebig.quantize.formats import ScaleMethod
 from edgebig.quantize.plan import Plan, WeightChoice
-from edgebig.quantize.repair.fold import Edit, Shapes, apply, edits, value_readers
+from edgebig.quantize.repair.fold import Edit, Known, apply, edits, value_readers
 from edgebig.quantize.repair.fold import replace as replace_constant
 from edgebig.quantize.repair.matrices import from_matrices, refusal, to_matrices
 from edgebig.quantize.repair.moments import MEMORY, Moments, Samples, layer_moments
@@ -67,7 +67,7 @@ def awq(graph: Graph, plan: Plan, samples: Samples, *, memory: int = MEMORY) -> 
 
     Args:
         graph: the float32 graph that the plan was made for.
-        plan: whose weights of MatMul and Gemm are searched.
+        plan: whose weights of MatMul and Gemm are searched; values that it quantizes keep their ranges.
         samples: inputs of the graph; iterated several times where memory asks for it.
         memory: bytes for moments and activations, unless a single layer needs more.
 
@@ -77,13 +77,13 @@ def awq(graph: Graph, plan: Plan, samples: Samples, *, memory: int = MEMORY) -> 
     nodes = {str(node.name): node for node in graph.model.graph}
     choices = {w.node: w for w in plan.weights if w.input == 1 and _is_linear(nodes[w.node])}
     first = next(iter(samples), None)
-    shapes: Shapes = observed_shapes(graph, first) if first is not None and choices else {}
+    shapes = observed_shapes(graph, first) if first is not None and choices else {}
     scaled: list[Scaled] = []
     declined: list[str] = []
     for names, moments in layer_moments(graph, list(choices), samples, memory):
         second = moments.second[0].astype(np.float32)
         layers = [nodes[name] for name in names]
-        found = _place(layers[0], moments, shapes)
+        found = _place(layers[0], Known(moments.second.shape[-1], shapes, plan.activations))
         if isinstance(found, str):
             declined.append(f"{', '.join(names)}: {found}")
         else:
@@ -102,7 +102,7 @@ def _is_linear(node: ir.Node) -> bool:
     return node.op_type != "Conv" and refusal(node) is None and not node.attributes.get_int("transA", 0)
 
 
-def _place(layer: ir.Node, moments: Moments, shapes: Shapes) -> list[Edit] | str:
+def _place(layer: ir.Node, known: Known) -> list[Edit] | str:
     """Where the scales go: every reader of the value must be a linear layer that takes their inverse."""
     value = layer.inputs[0]
     assert value is not None  # refusal() was asked
@@ -110,7 +110,7 @@ def _place(layer: ir.Node, moments: Moments, shapes: Shapes) -> list[Edit] | str
     others = [n for n in readers if [i for i, v in enumerate(n.inputs) if v is value] != [0] or not _is_linear(n)]
     if others:
         return f"{value.name} is read by {others[0].op_type} too"
-    return edits(value, {id(node) for node in readers}, moments.second.shape[-1], shapes)
+    return edits(value, {id(node) for node in readers}, known)
 
 
 def _search(

@@ -8,7 +8,7 @@ product's output channels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,6 @@ from edgebig.graph import Graph
 from edgebig.graph.values import constant, consumers
 
 Array = np.ndarray[Any, Any]
-Shapes = Mapping[str, tuple[int, ...]]
 
 _NORMS = {"LayerNormalization": (1, 2), "RMSNormalization": (1,), "SimplifiedLayerNormalization": (1,)}
 _SWAP = [0, 2, 1, 3]
@@ -41,16 +40,32 @@ class Edit:
     axis: int = -1
 
 
-def edits(value: ir.Value, readers: set[int], channels: int, shapes: Shapes) -> list[Edit] | str:
+@dataclass(frozen=True)
+class Known:
+    """What a search goes by.
+
+    Attributes:
+        channels: length of the value's last axis.
+        shapes: of the graph's values in one run.
+        fixed: names of values that must stay as they are, since their scales are made already.
+    """
+
+    channels: int
+    shapes: Mapping[str, tuple[int, ...]]
+    fixed: Container[str] = ()
+
+
+def edits(value: ir.Value, readers: set[int], known: Known) -> list[Edit] | str:
     """Where a factor for each channel (last axis) of a value can go, or why it can go nowhere.
 
     Args:
         value: computed in the main graph.
         readers: ``id`` of the nodes that will undo the factor: no other may read the value.
-        channels: length of the value's last axis.
-        shapes: of the graph's values in one run.
+        known: about the graph.
     """
     name = str(value.name)
+    if name in known.fixed:
+        return f"{name} is quantized itself"
     if value.is_graph_output():
         return f"{name} is an output of the model"
     if any(id(node) not in readers for node in value_readers(value)):
@@ -61,15 +76,15 @@ def edits(value: ir.Value, readers: set[int], channels: int, shapes: Shapes) -> 
     if node.domain not in ("", "com.microsoft"):
         return f"{name} comes from {node.op_type}"
     if node.op_type in _NORMS:
-        return _norm(node, channels, shapes)
+        return _norm(node, known)
     if node.op_type in {"MatMul", "Gemm"}:
-        return _product(node, channels)
+        return _product(node, known)
     if node.op_type == "Relu":
-        return _before(node, 0, channels, shapes)
+        return _before(node, 0, known)
     if node.op_type in {"Add", "Sub", "Mul", "Div"}:
-        return _elementwise(node, channels, shapes)
+        return _elementwise(node, known)
     if node.op_type == "Reshape":
-        return _attention(node, channels, shapes)
+        return _attention(node, known)
     return f"{name} comes from {node.op_type}"
 
 
@@ -113,62 +128,66 @@ def replace(graph: Graph, node: ir.Node, index: int, array: Array) -> None:
         initializers.pop(str(old.name), None)
 
 
-def _before(node: ir.Node, index: int, channels: int, shapes: Shapes) -> list[Edit] | str:
+def _before(node: ir.Node, index: int, known: Known) -> list[Edit] | str:
     value = node.inputs[index]
-    return edits(value, {id(node)}, channels, shapes) if value is not None else f"{node.name} reads nothing"
+    return edits(value, {id(node)}, known) if value is not None else f"{node.name} reads nothing"
 
 
-def _norm(node: ir.Node, channels: int, shapes: Shapes) -> list[Edit] | str:
+def _norm(node: ir.Node, known: Known) -> list[Edit] | str:
     axis = node.attributes.get_int("axis", -1)
     first = node.inputs[0]
-    rank = len(shapes[str(first.name)]) if first is not None and first.name in shapes else 0
+    rank = len(known.shapes.get(str(first.name), ())) if first is not None else 0
     if axis not in (-1, rank - 1):
         return f"{node.name} normalizes several axes"
     if any(v.uses() or v.is_graph_output() for v in node.outputs[1:]):
         return f"{node.name} hands out its mean too"
     wanted = [i for i in _NORMS[node.op_type] if i < len(node.inputs) and node.inputs[i] is not None]
-    if any(not _is_vector(node.inputs[i], channels) for i in wanted):
+    if any(not _is_vector(node.inputs[i], known.channels) for i in wanted):
         return f"the gain of {node.name} is computed"
     return [Edit(node, i) for i in wanted]
 
 
-def _product(node: ir.Node, channels: int) -> list[Edit] | str:
+def _product(node: ir.Node, known: Known) -> list[Edit] | str:
     tensor = constant(node.inputs[1])
     if tensor is None or len(tensor.shape) != 2 or tensor.dtype != ir.DataType.FLOAT:
         return f"{node.name} multiplies two computed values"
     transposed = node.op_type == "Gemm" and node.attributes.get_int("transB", 0) == 1
     found = [Edit(node, 1, 0 if transposed else -1)]
     if len(node.inputs) > 2 and node.inputs[2] is not None:
-        if not _is_vector(node.inputs[2], channels):
+        if not _is_vector(node.inputs[2], known.channels):
             return f"the bias of {node.name} is not a vector of constants"
         found.append(Edit(node, 2))
     return found
 
 
-def _elementwise(node: ir.Node, channels: int, shapes: Shapes) -> list[Edit] | str:
+def _elementwise(node: ir.Node, known: Known) -> list[Edit] | str:
     constants = [constant(v) for v in node.inputs]
     if all(c is None for c in constants):
         if node.op_type != "Mul" or node.inputs[0] is node.inputs[1]:
             return f"{node.name} combines two computed values"
-        wide = [i for i, v in enumerate(node.inputs) if v is not None and shapes.get(str(v.name), (0,))[-1] == channels]
-        tried = [_before(node, i, channels, shapes) for i in reversed(wide)]
+        wide = [
+            i
+            for i, v in enumerate(node.inputs)
+            if v is not None and known.shapes.get(str(v.name), (0,))[-1] == known.channels
+        ]
+        tried = [_before(node, i, known) for i in reversed(wide)]
         return next((t for t in tried if not isinstance(t, str)), tried[0] if tried else f"{node.name} broadcasts")
     at = next(i for i, c in enumerate(constants) if c is not None)
     if node.op_type in {"Mul", "Div"}:
-        if not (node.op_type == "Div" and at == 0) and _is_vector(node.inputs[at], channels):
+        if not (node.op_type == "Div" and at == 0) and _is_vector(node.inputs[at], known.channels):
             # a divisor takes the inverse: follow the dividend instead
-            return [Edit(node, at)] if node.op_type == "Mul" else _before(node, 0, channels, shapes)
+            return [Edit(node, at)] if node.op_type == "Mul" else _before(node, 0, known)
         tensor = constants[at]
         if tensor is not None and tensor.size == 1 and at == 1:
-            return _before(node, 0, channels, shapes)
+            return _before(node, 0, known)
         return f"{node.name} has a constant that is no vector of its channels"
-    if not _is_vector(node.inputs[at], channels):
+    if not _is_vector(node.inputs[at], known.channels):
         return f"{node.name} has a constant that is no vector of its channels"
-    inner = _before(node, 1 - at, channels, shapes)
+    inner = _before(node, 1 - at, known)
     return inner if isinstance(inner, str) else [*inner, Edit(node, at)]
 
 
-def _attention(node: ir.Node, channels: int, shapes: Shapes) -> list[Edit] | str:
+def _attention(node: ir.Node, known: Known) -> list[Edit] | str:
     """From the output projection's input through ``P V`` to the values' projection.
 
     ``[b, s, c] -> Reshape [b, s, h, d] -> Transpose [b, h, s, d] -> P V -> Transpose -> Reshape [b, s, c]``:
@@ -181,20 +200,20 @@ def _attention(node: ir.Node, channels: int, shapes: Shapes) -> list[Edit] | str
     split = _producer(out, 0, "Reshape")
     if back is None or mixed is None or out is None or split is None:
         return declined
-    heads = shapes.get(str(split.outputs[0].name), ())
+    heads = known.shapes.get(str(split.outputs[0].name), ())
     entry = split.inputs[0]
     if (
         list(back.attributes.get_ints("perm", ())) != _SWAP
         or list(out.attributes.get_ints("perm", ())) != _SWAP
         or len(heads) != 4
-        or heads[2] * heads[3] != channels
-        or shapes.get(str(back.outputs[0].name), ())[2:] != heads[2:]
-        or shapes.get(str(node.outputs[0].name), (0,))[-1] != channels
+        or heads[2] * heads[3] != known.channels
+        or known.shapes.get(str(back.outputs[0].name), ())[2:] != heads[2:]
+        or known.shapes.get(str(node.outputs[0].name), (0,))[-1] != known.channels
         or entry is None
-        or shapes.get(str(entry.name), (0,))[-1] != channels
+        or known.shapes.get(str(entry.name), (0,))[-1] != known.channels
     ):
         return declined
-    return edits(entry, {id(split)}, channels, shapes)
+    return edits(entry, {id(split)}, known)
 
 
 def _producer(node: ir.Node | None, index: int, op_type: str) -> ir.Node | None:

@@ -169,7 +169,7 @@ def _extra(second: Array, damping: float) -> float:
 
 
 def _feedback(second: Array, extra: float) -> Array:
-    """M of ``H + extra I = M D Mᵀ``, unit upper triangular, float32; the identity where H is not finite.
+    """M of ``H + extra I = M D Mᵀ``, unit upper triangular, float32; the identity where no damping helps.
 
     ``second`` is changed. K² float64 numbers are needed about three times.
     """

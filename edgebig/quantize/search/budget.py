@@ -68,6 +68,7 @@ def search(
     loss: Loss,
     budget: float,
     *,
+    alone: Loss | None = None,
     deadline: float = float("inf"),
     tick: Tick = lambda what, step, steps: None,
     known: dict[str, dict[str, float]] | None = None,
@@ -79,6 +80,8 @@ def search(
         formats: to try, the fastest first.
         loss: measures a choice; a failure to compute may be given as infinity.
         budget: the largest loss.
+        alone: measures a single group, to order them; ``loss`` by default. A count of right answers, say, is too
+            coarse for that.
         deadline: of ``time.monotonic()``: no new measurement begins after it, and the best so far is taken.
         tick: called with what is measured, how many were, and of how many.
         known: losses of single groups from an earlier search; new ones are added, so that it can be resumed.
@@ -97,7 +100,7 @@ def search(
         everything = {o.group: fmt for o in options if fmt in o.gains}
         if measured(everything, f"every layer in {fmt}", index, len(formats)) <= budget:
             return found
-    if not _measure_alone(options, loss, found.alone, deadline, tick):
+    if not _measure_alone(options, alone or loss, found.alone, deadline, tick):
         found.finished = False
     ordered = _ordered(options, found.alone)
     _fewest_left_out(ordered, measured, budget, deadline, found)

@@ -13,7 +13,8 @@ from edgebig.graph.passes import FoldConstants, NameNodes, RaiseOpset, RemoveNoO
 from edgebig.graph.values import constant
 from edgebig.quantize import insert_qdq, rules_weights
 from edgebig.quantize.assignment import Assignment
-from edgebig.quantize.formats import INT4
+from edgebig.quantize.formats import INT4, INT8
+from edgebig.quantize.plan import ActivationChoice
 from edgebig.quantize.repair.awq import awq
 from edgebig.source import export_huggingface
 
@@ -104,6 +105,16 @@ def test_what_cannot_be_folded_is_declined(nodes, reason: str) -> None:
     before = graph.digest()
     report = awq(graph, plan_of(graph), skewed(graph, 4))
     assert report.declined == (reason,) and report.scaled == () and graph.digest() == before
+
+
+def test_values_that_are_quantized_keep_their_ranges() -> None:
+    graph = normed(*GATED, **GATED_WEIGHTS)
+    plan = plan_of(graph)
+    plan.activations |= {name: ActivationChoice(INT8, 0.1, 0) for name in ("h", "upb")}
+    before = graph.digest()
+    report = awq(graph, plan, skewed(graph, 4))
+    assert report.declined == ("up, gate: h is quantized itself", "y: upb is quantized itself")
+    assert graph.digest() == before
 
 
 def test_a_projection_of_attention_without_heads_is_declined() -> None:
