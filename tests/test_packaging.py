@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -91,7 +92,11 @@ def test_wheel_holds_all_code_and_data(wheel: Path) -> None:
     assert len(recipes) > 3
     some = ("sentences.txt", "shapes/shapes-00.jpg", "sounds/sounds-00.wav")
     assert {f"edgebig/calibration/{name}" for name in some} < sets
-    assert held == code | recipes | sets | {"edgebig/py.typed", "edgebig/targets.yaml"}
+    types = {"edgebig/py.typed", "edgebig/calibrate/_counting.pyi"}
+    compiled = {name for name in held if name.endswith(".so")}
+    assert held - compiled == code | recipes | sets | types | {"edgebig/targets.yaml"}
+    assert all(name.startswith("edgebig/calibrate/_counting.") for name in compiled)
+    assert len(compiled) == (shutil.which("cc") is not None)
 
 
 def test_base_install_is_numpy_and_click(robot: Path) -> None:

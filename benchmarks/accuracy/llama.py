@@ -90,6 +90,7 @@ class Row:
         title: the way.
         perplexity: on held-out text.
         ratio: to FP32.
+        divergence: from FP32's distribution, nats a token; it scatters less than perplexity.
         limit: to reach, if any.
         seconds: that the weights took.
     """
@@ -97,6 +98,7 @@ class Row:
     title: str
     perplexity: float
     ratio: float
+    divergence: float
     limit: float | None
     seconds: float
 
@@ -132,15 +134,15 @@ def exported(model: Path, folder: Path) -> Graph:
 def measure(graph: Graph, calibration: list[Sample], held_out: Array) -> list[Row]:
     """FP32, then every way."""
     say("FP32")
-    base = perplexity(graph, held_out)
-    rows = [Row("FP32", base, 1.0, None, 0.0)]
+    base, _ = loss(graph, held_out)
+    rows = [Row("FP32", base, 1.0, 0.0, None, 0.0)]
     for way in WAYS:
         say(way.title)
         started = time.perf_counter()
         quantized = quantize(graph, way, calibration)
         seconds = time.perf_counter() - started
-        found = perplexity(quantized, held_out)
-        rows.append(Row(way.title, found, found / base, way.limit, seconds))
+        found, divergence = loss(quantized, held_out, graph)
+        rows.append(Row(way.title, found, found / base, divergence, way.limit, seconds))
     return rows
 
 
@@ -155,17 +157,35 @@ def quantize(graph: Graph, way: Way, calibration: list[Sample]) -> Graph:
     return made
 
 
-def perplexity(graph: Graph, windows: Array) -> float:
-    """The exponential of the mean negative log-likelihood of each window's tokens after its first."""
-    total = 0.0
-    with Executor(graph, "basic") as executor:
+def loss(graph: Graph, windows: Array, reference: Graph | None = None) -> tuple[float, float]:
+    """Perplexity, and the divergence from the reference.
+
+    Args:
+        graph: a decoder.
+        windows: token ids, int64 ``[windows, tokens]``.
+        reference: gives the distribution that the graph's is compared with.
+
+    Returns:
+        The exponential of the mean negative log-likelihood of each window's tokens after its first, and the mean
+        Kullback-Leibler divergence KL(reference || graph) of a token, nats.
+    """
+    likelihood, divergence = 0.0, 0.0
+    with Executor(graph, "basic") as executor, Executor(reference or graph, "basic") as other:
         for sample in samples(graph, windows):
-            logits = executor.run(sample, ["logits"])["logits"][:, :-1].astype(np.float64)
-            top = logits.max(axis=-1, keepdims=True)
-            log_sum = np.log(np.exp(logits - top).sum(axis=-1)) + top[..., 0]
-            chosen = np.take_along_axis(logits, sample["input_ids"][:, 1:, None], axis=-1)[..., 0]
-            total += float((log_sum - chosen).sum())
-    return float(np.exp(total / windows[:, 1:].size))
+            found = log_probabilities(executor, sample)
+            likelihood += float(np.take_along_axis(found, sample["input_ids"][:, 1:, None], axis=-1).sum())
+            if reference is not None:
+                expected = log_probabilities(other, sample)
+                divergence += float((np.exp(expected) * (expected - found)).sum())
+    count = windows[:, 1:].size
+    return float(np.exp(-likelihood / count)), divergence / count
+
+
+def log_probabilities(executor: Executor, sample: Sample) -> Array:
+    """Of each next token, float64 ``[windows, tokens - 1, vocabulary]``."""
+    logits: Array = executor.run(sample, ["logits"])["logits"][:, :-1].astype(np.float64)
+    logits -= logits.max(axis=-1, keepdims=True)
+    return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 
 
 def samples(graph: Graph, windows: Array) -> list[Sample]:
@@ -196,10 +216,12 @@ def _sample(graph: Graph, ids: Array) -> Sample:
 def table(rows: list[Row], tokens: int) -> str:
     """Markdown."""
     lines = [f"### Perplexity of a small Llama on {tokens} held-out tokens", ""]
-    lines += ["| weights | perplexity | ratio to FP32 | to reach | s |", "|---|--:|--:|--:|--:|"]
+    lines += ["| weights | perplexity | ratio to FP32 | to reach | KL to FP32, 1e-3 nats | s |"]
+    lines += ["|---|--:|--:|--:|--:|--:|"]
     for row in rows:
         limit = f"<= {row.limit:g}" if row.limit is not None else ""
-        lines.append(f"| {row.title} | {row.perplexity:.3f} | {row.ratio:.4f} | {limit} | {row.seconds:.1f} |")
+        figures = f"{row.perplexity:.3f} | {row.ratio:.4f} | {limit} | {1000 * row.divergence:.2f} | {row.seconds:.1f}"
+        lines.append(f"| {row.title} | {figures} |")
     return "\n".join(lines)
 
 

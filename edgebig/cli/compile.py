@@ -87,6 +87,9 @@ def _number(text: str) -> int | float | bool | None:
     help="The largest loss allowed: 1 - cosine of the worst output, or with --eval in the metric's unit. Beyond it the "
     "compile fails; -p auto finds the fastest plan within it.  [default for auto: 0.01]",
 )
+@click.option("--eval", "evaluation", metavar="PATH", help="Labelled data that decides; docs/evaluation.md says which.")
+@click.option("--metric", metavar="NAME|FILE.py:FUNCTION", help="What --eval measures; what suits the task otherwise.")
+@click.option("--eval-samples", type=click.IntRange(1), metavar="N", help="Items of --eval to use at most.")
 @click.option("--search-minutes", type=click.FloatRange(0, min_open=True), metavar="N", help="Ends the search of auto.")
 @click.option("--plan", metavar="FILE", help="Formats of the layers, as a bundle's evidence/PART.plan.json has them.")
 @click.option("--keep-float", metavar="PATTERN", multiple=True, help="Nodes that are not quantized; repeatable.")
@@ -148,6 +151,9 @@ def command(
     task: str | None,
     precision: str | None,
     max_drop: float | None,
+    evaluation: str | None,
+    metric: str | None,
+    eval_samples: int | None,
     search_minutes: float | None,
     plan: str | None,
     keep_float: tuple[str, ...],
@@ -198,6 +204,10 @@ def command(
         "keep_float": keep_float or None,
         "repair": repair,
     }
+    if evaluation is not None:
+        asked["evaluation"] = {"data": evaluation, "metric": metric, "samples": eval_samples}
+    elif metric is not None or eval_samples is not None:
+        raise UsageError("--metric and --eval-samples say how --eval measures: give --eval PATH")
     wanted = wanted.changed(**{name: value for name, value in asked.items() if value is not None})
 
     with (

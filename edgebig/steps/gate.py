@@ -104,17 +104,21 @@ def _plain_level(part: PartWork, request: Request) -> Level:
 def _refuse_beyond(part: PartWork, request: Request, found: Comparisons, built: Path | None) -> None:
     """Raises where the result lost more cosine than was allowed, or holds NaN or infinity."""
     recipe = request.recipe
-    # with labels the limit is in the metric's unit, and judged where that is measured
+    # with labels the limit is in the metric's unit
     allowed = recipe.max_drop if recipe.evaluation.data is None else None
     name, worst = min(found.original.items(), key=lambda item: item[1].cosine)
     is_broken = any(s.max_abs == float("inf") for s in found.original.values())
     is_beyond = allowed is not None and part.precision != "fp32" and not 1 - worst.cosine <= allowed
-    if not is_broken and not is_beyond:
+    evaluated = part.evaluated
+    is_worse = evaluated is not None and recipe.max_drop is not None and evaluated.drop > recipe.max_drop
+    if not is_broken and not is_beyond and not is_worse:
         return
     stage = max(found.stages, key=lambda s: 1 - Similarity.worst(found.stages[s].values()).cosine)
     lost = (
         f"the output {name!r} holds NaN or infinity"
         if is_broken
+        else f"{evaluated.text}: it loses {evaluated.drop:.4g}, allowed are {recipe.max_drop:.4g}"
+        if evaluated is not None and is_worse
         else f"the output {name!r} has a cosine of {worst.cosine:.5f} to the original's, at least "
         f"{1 - (allowed or 0):.5f} was asked"
     )

@@ -42,7 +42,7 @@ class Tally:
         """Counts one sample; two arrays of one shape. Elements that :func:`masked` names are left out."""
         a, b = expected.astype(np.float64).ravel(), found.astype(np.float64).ravel()
         if a.size and math.isfinite(low := float(a.min())) and math.isfinite(float(a.max())) and low > -_MASK:
-            if np.isfinite(b.sum()) or np.isfinite(b).all():
+            if np.isfinite(b).all():
                 self._count(a, b)
             else:
                 self.is_broken = True
@@ -56,10 +56,10 @@ class Tally:
 
     def _count(self, a: Array, b: Array) -> None:
         difference = a - b
-        self.signal += float(a @ a)
-        self.found += float(b @ b)
-        self.both += float(a @ b)
-        self.noise += float(difference @ difference)
+        self.signal += _dot(a, a)
+        self.found += _dot(b, b)
+        self.both += _dot(a, b)
+        self.noise += _dot(difference, difference)
         self.max_abs = max(self.max_abs, float(max(difference.max(), -difference.min())))
         self.largest = max(self.largest, float(max(a.max(), -a.min())))
 
@@ -93,3 +93,8 @@ def masked(expected: Array, found: Array) -> np.ndarray[Any, np.dtype[np.bool_]]
     with np.errstate(invalid="ignore"):
         mask: np.ndarray[Any, np.dtype[np.bool_]] = (expected <= -_MASK) & (found <= -_MASKED)
     return mask
+
+
+def _dot(a: Array, b: Array) -> float:
+    """In one thread: those of a BLAS wait for each other where other programs run too, twenty times as long."""
+    return float(np.einsum("i,i->", a, b))

@@ -44,10 +44,12 @@ def test_perplexity_is_torchs_and_quantized_graphs_run(tmp_path: Path, monkeypat
     with torch.no_grad():
         expected = float(torch.exp(model(input_ids=ids, labels=ids).loss))
     graph = llama.exported(tmp_path / "model", tmp_path)
-    assert llama.perplexity(graph, windows) == pytest.approx(expected, rel=1e-4)
+    found, divergence = llama.loss(graph, windows, graph)
+    assert found == pytest.approx(expected, rel=1e-4) and abs(divergence) < 1e-9
     monkeypatch.setattr(llama, "WAYS", (llama.Way("a", block=32), llama.Way("b", block=32, awq=True, method="gptq")))
     rows = llama.measure(graph, llama.samples(graph, windows[:4]), windows)
     assert [row.title for row in rows] == ["FP32", "a", "b"]
     assert rows[0].ratio == 1.0 and all(0.9 < row.ratio < 1.1 and row.ratio != 1.0 for row in rows[1:])
+    assert rows[0].divergence == 0 < rows[2].divergence < rows[1].divergence
     text = llama.table(rows, windows[:, 1:].size)
     assert "341 held-out tokens" in text and f"| a | {rows[1].perplexity:.3f} |" in text

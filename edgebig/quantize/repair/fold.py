@@ -8,7 +8,7 @@ product's output channels.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,6 +108,30 @@ def apply(graph: Graph, found: list[Edit], factor: Array) -> None:
         shape = [1] * max(array.ndim, 1)
         shape[edit.axis] = -1
         replace(graph, edit.node, edit.index, array * factor.astype(np.float64).reshape(shape))
+
+
+def rename_between(edited: Iterable[ir.Node], value: ir.Value, suffix: str) -> None:
+    """Gives the values from the edited nodes to ``value`` other names, since they are other values now.
+
+    Whoever compares two graphs' tensors by name would else take them for what they were.
+    """
+    forward: set[int] = set()
+    waiting = list(edited)
+    while waiting:
+        node = waiting.pop()
+        if id(node) not in forward:
+            forward.add(id(node))
+            waiting += [reader for out in node.outputs if out is not value for reader in consumers(out)]
+    back: set[int] = set()
+    waiting = [node for node in [value.producer()] if node is not None]
+    while waiting:
+        node = waiting.pop()
+        if id(node) not in back and id(node) in forward:
+            back.add(id(node))
+            for out in node.outputs:
+                out.name = f"{out.name}/{suffix}"
+            producers = [v.producer() for v in node.inputs if v is not None]
+            waiting += [p for p in producers if p is not None]
 
 
 def replace(graph: Graph, node: ir.Node, index: int, array: Array) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,9 @@ import onnx_ir as ir
 from edgebig.calibrate.ranges import Range
 from edgebig.graph import Graph
 from edgebig.graph.values import constant
+from edgebig.graph.work import Shape, observed_shapes
 from edgebig.quantize.formats import Format, channel_scales
+from edgebig.quantize.repair.fold import Known, apply, edits, rename_between
 from edgebig.quantize.repair.rows import Rows, gather_rows
 
 Array = np.ndarray[Any, Any]
@@ -71,9 +74,14 @@ def smooth(
     groups = _groups(graph, set(layers))
     if not groups:
         return []
+    stream = iter(samples)
+    first = next(stream, None)
+    if first is None:
+        return []
+    shapes = observed_shapes(graph, first)
     channels = sum(_matrix(nodes[0]).shape[0] for nodes in groups.values())
     limit = int(np.clip(_MEMORY // (8 * channels), *_ROWS))
-    rows = gather_rows(graph, list(groups), samples, limit)
+    rows = gather_rows(graph, list(groups), chain([first], stream), limit)
     done = []
     for name, nodes in groups.items():
         if name not in rows:
@@ -83,7 +91,7 @@ def smooth(
         if found is None:
             continue
         alpha, scale, error = found
-        folded = _apply(graph, nodes, weights, scale)
+        folded = _apply(graph, nodes, weights, scale, shapes)
         done.append(Smoothed(name, tuple(str(n.name) for n in nodes), alpha, error, folded))
     return done
 
@@ -155,7 +163,9 @@ def _error(rows: Rows, matrix: Array, expected: Array, scale: Array, activation:
     return float((noise / np.maximum(signal, _TINY)).mean())
 
 
-def _apply(graph: Graph, nodes: Sequence[ir.Node], weights: Sequence[Array], scale: Array) -> bool:
+def _apply(
+    graph: Graph, nodes: Sequence[ir.Node], weights: Sequence[Array], scale: Array, shapes: Mapping[str, Shape]
+) -> bool:
     value = nodes[0].inputs[0]
     if value is None:
         raise ValueError(f"{nodes[0].name} has no first input")
@@ -164,7 +174,10 @@ def _apply(graph: Graph, nodes: Sequence[ir.Node], weights: Sequence[Array], sca
         heavy = heavy.T if node.attributes.get_int("transB", 0) else heavy
         node.replace_input_with(1, _initializer(graph, f"{node.name}/smoothed_weight", np.ascontiguousarray(heavy)))
     inverse = (1 / scale).astype(np.float32)
-    if _fold(graph, value, {id(n) for n in nodes}, inverse):
+    found = edits(value, {id(n) for n in nodes}, Known(len(inverse), shapes))
+    if not isinstance(found, str):
+        apply(graph, found, inverse)
+        rename_between([edit.node for edit in found], value, "smoothed")
         return True
     name = f"{value.name}/smoothed"
     multiply = ir.Node("", "Mul", [value, _initializer(graph, f"{name}/scale", inverse)], name=f"{name}/multiply")
@@ -178,29 +191,6 @@ def _apply(graph: Graph, nodes: Sequence[ir.Node], weights: Sequence[Array], sca
     for node in nodes:
         node.replace_input_with(0, result)
     return False
-
-
-def _fold(graph: Graph, value: ir.Value, readers: set[int], inverse: Array) -> bool:
-    """Scales the gain and offset of the normalization before, if nothing else reads its result."""
-    node = value.producer()
-    if node is None or value.is_graph_output() or {id(n) for n, _ in value.uses()} - readers:
-        return False
-    if node.op_type == "LayerNormalization" and len([v for v in node.outputs if v.uses()]) == 1:
-        vectors = [i for i, v in enumerate(node.inputs) if i > 0 and v is not None]
-    elif node.op_type == "Mul":
-        vectors = [i for i, v in enumerate(node.inputs) if constant(v) is not None][:1]
-    else:
-        return False
-    tensors = [constant(node.inputs[i]) for i in vectors]
-    if not vectors or any(t is None or tuple(t.shape) != inverse.shape for t in tensors):
-        return False
-    for index, tensor in zip(vectors, tensors, strict=True):
-        if tensor is not None:
-            scaled = np.asarray(tensor.numpy(), np.float32) * inverse
-            node.replace_input_with(index, _initializer(graph, f"{node.name}/smoothed_{index}", scaled))
-    # whoever compares tensors by name must not take it for the one it was
-    value.name = f"{value.name}/smoothed"
-    return True
 
 
 def _initializer(graph: Graph, name: str, array: Array) -> ir.Value:
