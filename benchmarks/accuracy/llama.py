@@ -151,9 +151,10 @@ def quantize(graph: Graph, way: Way, calibration: list[Sample]) -> Graph:
     made = graph.clone()
     name = "int4" if way.fmt is INT4 else "int8-weights"
     plan = rules_weights.make(made, Assignment(name), way.block, way.fmt, way.clip)
-    if way.awq:
+    clipped = awq(made, plan, calibration).scales if way.awq and way.method == "nearest" else None
+    if way.awq and way.method != "nearest":
         awq(made, plan, calibration)
-    insert_qdq(made, plan, round_weights(made, plan, calibration, method=way.method))
+    insert_qdq(made, plan, round_weights(made, plan, calibration, method=way.method), clipped)
     return made
 
 

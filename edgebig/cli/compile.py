@@ -196,7 +196,7 @@ def command(
     }
     wanted = (Recipe.load(recipe) if recipe is not None else Recipe()).with_calibration(calibration)
     golden_inputs = "private" if no_golden else golden
-    asked = {
+    asked: dict[str, Any] = {
         "golden_inputs": golden_inputs,
         "max_drop": max_drop,
         "search_minutes": search_minutes,

@@ -20,7 +20,7 @@ _DEAD = 1e-20
 _AT_ONCE = 1 << 21
 """Elements of a weight whose scales are sought together; a few float32 copies of them are alive."""
 
-_RATIOS = np.linspace(1.0, 0.5, 26, dtype=np.float32)
+RATIOS = np.linspace(1.0, 0.5, 26, dtype=np.float32)
 """Of the max-abs scale, that the search for the least squared error tries."""
 
 
@@ -144,7 +144,7 @@ def _row_scales(rows: Array, fmt: Format, method: ScaleMethod) -> Array:
     if method == "max":
         return full
     best, least = full, np.full(len(rows), np.inf, np.float32)
-    for ratio in _RATIOS:
+    for ratio in RATIOS:
         scale = full * ratio
         restored = fmt.quantize(rows, scale[:, None]).astype(np.float32) * scale[:, None]
         error = np.square(rows - restored).sum(axis=1)

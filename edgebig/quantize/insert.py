@@ -20,7 +20,12 @@ from edgebig.quantize.scales import fp8_scales, spread, tensor_scale, weight_sca
 Array = np.ndarray[Any, Any]
 
 
-def insert_qdq(graph: Graph, plan: Plan, rounded: Mapping[str, Array] | None = None) -> None:
+def insert_qdq(
+    graph: Graph,
+    plan: Plan,
+    rounded: Mapping[str, Array] | None = None,
+    scales: Mapping[str, Array] | None = None,
+) -> None:
     """Changes ``graph`` in place.
 
     Args:
@@ -28,19 +33,22 @@ def insert_qdq(graph: Graph, plan: Plan, rounded: Mapping[str, Array] | None = N
         plan: what to do.
         rounded: by node, the weight's values in its format and shape, to be taken with the plan's scales;
             other weights are rounded to nearest.
+        scales: by node, scales of the weight to be taken instead of the plan's.
 
     Raises:
         GraphError: the graph became invalid, or rounded values do not fit their weight.
     """
-    rounded = rounded or {}
+    rounded, scales = rounded or {}, scales or {}
     main = graph.model.graph
     nodes = {str(node.name): node for node in main}
     values = {str(v.name): v for v in [*main.inputs, *(o for node in main for o in node.outputs)]}
     for name, choice in plan.activations.items():
         _quantize_activation(graph, values[name], choice, nodes)
-    scales = {w.node: _quantize_weight(graph, nodes[w.node], w, rounded.get(w.node)) for w in plan.weights}
+    used = {
+        w.node: _quantize_weight(graph, nodes[w.node], w, rounded.get(w.node), scales.get(w.node)) for w in plan.weights
+    }
     for name in plan.integer_biases:
-        _quantize_bias(graph, nodes[name], plan, scales[name])
+        _quantize_bias(graph, nodes[name], plan, used[name])
     for name in plan.embeddings:
         _quantize_embedding(graph, nodes[name])
     _drop_unused_initializers(main)
@@ -71,7 +79,9 @@ def _quantize_activation(graph: Graph, value: ir.Value, choice: ActivationChoice
         main.insert_before(main[0], new)
 
 
-def _quantize_weight(graph: Graph, node: ir.Node, choice: WeightChoice, values: Array | None) -> Array:
+def _quantize_weight(
+    graph: Graph, node: ir.Node, choice: WeightChoice, values: Array | None, scale: Array | None
+) -> Array:
     """Replaces a weight by its quantized values and a DequantizeLinear; returns the scales."""
     value = node.inputs[choice.input]
     tensor = constant(value)
@@ -79,7 +89,7 @@ def _quantize_weight(graph: Graph, node: ir.Node, choice: WeightChoice, values: 
         raise GraphError(f"the weight of {choice.node} is not a constant")
     weight = np.asarray(tensor.numpy(), np.float32)
     fmt = choice.format
-    scale = weight_scales(weight, choice)
+    scale = weight_scales(weight, choice) if scale is None else scale
     if values is None:
         values = fmt.quantize(weight, spread(scale, choice, weight.shape))
     elif values.shape != weight.shape or values.dtype != fmt.dtype.numpy():

@@ -2,8 +2,8 @@
 
 Lin et al. 2023, "AWQ: Activation-aware Weight Quantization for LLM Compression and Acceleration": ``x W =
 (x / s) (s W)`` with ``s = mean|x|^alpha`` for each input channel, alpha searched by the local output error of the
-quantized ``s W``. ``1 / s`` goes into the operator before, so nothing is added to the graph. The clipping of the
-scales is chosen by the same error.
+quantized ``s W``. ``1 / s`` goes into the operator before, so nothing is added to the graph. Each block's clipping is
+searched by the output error too (the paper's section 3.2 and its implementation's clip search).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import onnx_ir as ir
 from edgebig.graph import Graph
 from edgebig.graph.values import constant
 from edgebig.graph.work import observed_shapes
-from edgebig.quantize.formats import ScaleMethod
+from edgebig.quantize.formats import NVFP4, RATIOS
 from edgebig.quantize.plan import Plan, WeightChoice
 from edgebig.quantize.repair.fold import Edit, Known, apply, edits, value_readers
 from edgebig.quantize.repair.fold import replace as replace_constant
@@ -35,8 +35,6 @@ _COLUMNS = 512
 
 _FLOOR = 1e-4
 """Of the largest mean: a channel that is nearly always zero is scaled no further."""
-
-_CLIPS: tuple[ScaleMethod, ...] = ("max", "mse")
 
 
 @dataclass(frozen=True)
@@ -56,14 +54,23 @@ class Scaled:
 
 @dataclass(frozen=True)
 class AwqReport:
-    """What was scaled, and what was not and why."""
+    """What was done.
+
+    Attributes:
+        scaled: what the layers that share an input were scaled by.
+        declined: which were not scaled, and why.
+        scales: by node, clipped scales of the weight for rounding to nearest, as ``insert_qdq`` takes them.
+    """
 
     scaled: tuple[Scaled, ...]
     declined: tuple[str, ...]
+    scales: dict[str, Array]
 
 
 def awq(graph: Graph, plan: Plan, samples: Samples, *, memory: int = MEMORY) -> AwqReport:
-    """Changes ``graph`` in place, its outputs by float rounding only, and ``clip`` of the plan's weights.
+    """Changes ``graph`` in place, its outputs by float rounding only.
+
+    Rounding to nearest takes the report's scales; GPTQ, which moves the errors itself, does without them.
 
     Args:
         graph: the float32 graph that the plan was made for.
@@ -80,6 +87,7 @@ def awq(graph: Graph, plan: Plan, samples: Samples, *, memory: int = MEMORY) -> 
     shapes = observed_shapes(graph, first) if first is not None and choices else {}
     scaled: list[Scaled] = []
     declined: list[str] = []
+    scales: dict[str, Array] = {}
     for names, moments in layer_moments(graph, list(choices), samples, memory):
         second = moments.second[0].astype(np.float32)
         layers = [nodes[name] for name in names]
@@ -93,9 +101,9 @@ def awq(graph: Graph, plan: Plan, samples: Samples, *, memory: int = MEMORY) -> 
                 _scale(graph, layers[0], found, factor)
                 second /= factor[:, None] * factor[None, :]
         for name in names:
-            choices[name] = _clipped(nodes[name], choices[name], second)
-    plan.weights[:] = [choices.get(w.node, w) for w in plan.weights]
-    return AwqReport(tuple(scaled), tuple(declined))
+            if choices[name].axis is not None and choices[name].format != NVFP4:
+                scales[name] = _clip(_weight(nodes[name]), choices[name], second)
+    return AwqReport(tuple(scaled), tuple(declined), scales)
 
 
 def _is_linear(node: ir.Node) -> bool:
@@ -139,9 +147,7 @@ def _factor(mean: Array, alpha: float) -> Array:
 def _error(weight: Array, factor: Array, choice: WeightChoice, second: Array) -> float:
     """Summed local error of ``[K, N]`` columns whose scaled form is rounded to nearest."""
     heavy = weight * factor[:, None]
-    # as a matrix, the input channels are axis 0
-    axis = None if choice.axis is None else (0 if choice.block is not None else 1)
-    plain = replace(choice, axis=axis)
+    plain = _as_matrix(choice)
     scale = spread(weight_scales(heavy, plain), plain, heavy.shape)
     restored = choice.format.quantize(heavy, scale).astype(np.float32) * scale
     return float(local_error(weight - restored / factor[:, None], second).sum())
@@ -153,12 +159,40 @@ def _thinned(weight: Array) -> Array:
     return np.ascontiguousarray(weight[:, step])
 
 
-def _clipped(node: ir.Node, choice: WeightChoice, second: Array) -> WeightChoice:
-    """The choice with the clipping that has the less local error."""
-    part = _thinned(_weight(node))
-    ones = np.ones(len(part), np.float32)
-    options = [replace(choice, clip=clip) for clip in _CLIPS]
-    return min(options, key=lambda option: _error(part, ones, option, second))
+def _clip(weight: Array, choice: WeightChoice, second: Array) -> Array:
+    """Scales whose clipping of each block and column loses least output, as :func:`weight_scales` shapes them.
+
+    Errors of different blocks are taken to be independent in the search; a column keeps its max-abs scales where
+    that proves wrong.
+    """
+    plain = _as_matrix(replace(choice, clip="max"))
+    rows, columns = weight.shape
+    block = choice.block or rows
+    full = weight_scales(weight, plain).reshape(-1, columns)
+    best, least = full, np.full(full.shape, np.inf)
+    for ratio in RATIOS:
+        error = _lost(weight, full * ratio, choice)
+        blocks = [slice(start, start + block) for start in range(0, rows, block)]
+        found = np.stack([local_error(error[b], second[b, b]) for b in blocks])
+        best, least = np.where(found < least, full * ratio, best), np.minimum(found, least)
+    worse = local_error(_lost(weight, best, choice), second) > local_error(_lost(weight, full, choice), second)
+    best[:, worse] = full[:, worse]
+    if choice.block is None:
+        return best[0]
+    return best if choice.axis == 0 else np.ascontiguousarray(best.T)
+
+
+def _lost(weight: Array, scale: Array, choice: WeightChoice) -> Array:
+    """What rounding to nearest takes from ``[K, N]`` with scales ``[blocks, N]``."""
+    spread_out = np.repeat(scale, choice.block or len(weight), axis=0)[: len(weight)]
+    lost: Array = weight - choice.format.quantize(weight, spread_out).astype(np.float32) * spread_out
+    return lost
+
+
+def _as_matrix(choice: WeightChoice) -> WeightChoice:
+    """The choice for the weight as ``[K, N]``: the input channels are axis 0."""
+    axis = None if choice.axis is None else (0 if choice.block is not None else 1)
+    return replace(choice, axis=axis)
 
 
 def _scale(graph: Graph, layer: ir.Node, found: list[Edit], factor: Array) -> None:
