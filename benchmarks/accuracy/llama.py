@@ -108,7 +108,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_argument("--steps", type=int, default=STEPS, help="of training")
-    parser.add_argument("--windows", type=int, default=256, help="held-out windows of 128 tokens")
+    parser.add_argument("--windows", type=int, default=512, help="held-out windows of 128 tokens")
     given = parser.parse_args()
     model = trained(say, given.steps)
     with tempfile.TemporaryDirectory(prefix="edgebig-llama-") as folder:

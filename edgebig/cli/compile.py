@@ -13,6 +13,7 @@ import click
 from edgebig.cli.console import guarded_stdout, print_json, size_text, table
 from edgebig.cli.interrupts import interrupts
 from edgebig.cli.progress import shown_progress
+from edgebig.cli.recipe_options import accuracy_options, asked_recipe, calibration_options, golden_options
 from edgebig.errors import UsageError
 
 if TYPE_CHECKING:
@@ -50,16 +51,6 @@ def _frozen(
     return found or None
 
 
-def _methods(context: click.Context, parameter: click.Parameter, text: str | None) -> list[str] | None:
-    return None if text is None else [name.strip() for name in text.split(",")]
-
-
-def _repairs(context: click.Context, parameter: click.Parameter, text: str | None) -> list[str] | None:
-    if text is None:
-        return None
-    return [] if text == "none" else [name.strip() for name in text.split(",")]
-
-
 def _number(text: str) -> int | float | bool | None:
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
@@ -80,25 +71,7 @@ def _number(text: str) -> int | float | bool | None:
 @click.option("-r", "--recipe", metavar="NAME|FILE", help="What to do, from 'edgebig recipes' or a YAML file.")
 @click.option("--task", metavar="TASK", help="What a Hugging Face model is for; found from its config otherwise.")
 @click.option("-p", "--precision", type=click.Choice(_PRECISIONS), help="Number format.  [default: fp32]")
-@click.option(
-    "--max-drop",
-    type=click.FloatRange(0),
-    metavar="X",
-    help="The largest loss allowed: 1 - cosine of the worst output, or with --eval in the metric's unit. Beyond it the "
-    "compile fails; -p auto finds the fastest plan within it.  [default for auto: 0.01]",
-)
-@click.option("--eval", "evaluation", metavar="PATH", help="Labelled data that decides; docs/evaluation.md says which.")
-@click.option("--metric", metavar="NAME|FILE.py:FUNCTION", help="What --eval measures; what suits the task otherwise.")
-@click.option("--eval-samples", type=click.IntRange(1), metavar="N", help="Items of --eval to use at most.")
-@click.option("--search-minutes", type=click.FloatRange(0, min_open=True), metavar="N", help="Ends the search of auto.")
-@click.option("--plan", metavar="FILE", help="Formats of the layers, as a bundle's evidence/PART.plan.json has them.")
-@click.option("--keep-float", metavar="PATTERN", multiple=True, help="Nodes that are not quantized; repeatable.")
-@click.option(
-    "--repair",
-    metavar="NAME,...|none",
-    callback=_repairs,
-    help="What keeps accuracy: equalize, smooth, mse, gptq, adaround, awq, bias.  [default: what suits the format]",
-)
+@accuracy_options
 @click.option(
     "-c",
     "--calib",
@@ -106,27 +79,8 @@ def _number(text: str) -> int | float | bool | None:
     help="Samples of what the model will see: a file or folder of .npy, .npz, Parquet, pictures, .wav, .jsonl or .txt, "
     "a folder of Hugging Face datasets, or ready:NAME.",
 )
-@click.option(
-    "--calib-method",
-    metavar="NAME,...",
-    callback=_methods,
-    help="How ranges are made: min-max, average-min-max, percentile, entropy, mse; the first is used, "
-    "the others are reported beside it.  [default: min-max]",
-)
-@click.option("--calib-samples", type=click.IntRange(1), metavar="N", help="Samples to read at most.  [default: 128]")
-@click.option(
-    "--calib-skip-bad",
-    type=click.IntRange(0),
-    metavar="N",
-    help="Leaves out so many samples that do not fit or cannot be read.  [default: 0]",
-)
-@click.option("--calib-memory", type=click.IntRange(1), metavar="MB", help="Activations held at once.  [default: 128]")
-@click.option(
-    "--golden",
-    type=click.Choice(["held-out", "synthetic"]),
-    help="Inputs that the bundle carries as evidence: held-out samples, or made ones.  [default: held-out]",
-)
-@click.option("--no-golden", is_flag=True, help="The bundle carries no inputs; they are compared here alone.")
+@calibration_options
+@golden_options
 @click.option("-s", "--shapes", metavar="SPEC", help="Fixed sizes of inputs: name:1x3x224x224,other:1x16.")
 @click.option("--min-shapes", metavar="SPEC", help="Smallest sizes of inputs, where they vary.")
 @click.option("--opt-shapes", metavar="SPEC", help="Sizes that must be fastest.")
@@ -143,28 +97,16 @@ def _number(text: str) -> int | float | bool | None:
 @click.option("--json", "as_json", is_flag=True, help="Prints one JSON object and nothing else on standard output.")
 @click.option("-v", "--verbose", is_flag=True, help="Says what each stage did, and what it left and why.")
 @click.option("-q", "--quiet", is_flag=True, help="Prints only the bundle's path, and errors.")
+@click.pass_context
 def command(
+    context: click.Context,
     model: str,
     out: str,
     target: str | None,
     recipe: str | None,
     task: str | None,
     precision: str | None,
-    max_drop: float | None,
-    evaluation: str | None,
-    metric: str | None,
-    eval_samples: int | None,
-    search_minutes: float | None,
-    plan: str | None,
-    keep_float: tuple[str, ...],
-    repair: list[str] | None,
     calib: str | None,
-    calib_method: list[str] | None,
-    calib_samples: int | None,
-    calib_skip_bad: int | None,
-    calib_memory: int | None,
-    golden: str | None,
-    no_golden: bool,
     shapes: str | None,
     min_shapes: str | None,
     opt_shapes: str | None,
@@ -183,32 +125,8 @@ def command(
     """
     if verbose and quiet:
         raise UsageError("-v says more and -q says less: give one of them")
-    if golden and no_golden:
-        raise UsageError("--golden says which inputs the bundle carries and --no-golden that it carries none")
+    wanted = asked_recipe(context, recipe)
     from edgebig.pipeline import compile as compile_model
-    from edgebig.recipe import Recipe
-
-    calibration = {
-        "methods": calib_method,
-        "samples": calib_samples,
-        "memory_mb": calib_memory,
-        "skip_bad": calib_skip_bad,
-    }
-    wanted = (Recipe.load(recipe) if recipe is not None else Recipe()).with_calibration(calibration)
-    golden_inputs = "private" if no_golden else golden
-    asked: dict[str, Any] = {
-        "golden_inputs": golden_inputs,
-        "max_drop": max_drop,
-        "search_minutes": search_minutes,
-        "plan": plan,
-        "keep_float": keep_float or None,
-        "repair": repair,
-    }
-    if evaluation is not None:
-        asked["evaluation"] = {"data": evaluation, "metric": metric, "samples": eval_samples}
-    elif metric is not None or eval_samples is not None:
-        raise UsageError("--metric and --eval-samples say how --eval measures: give --eval PATH")
-    wanted = wanted.changed(**{name: value for name, value in asked.items() if value is not None})
 
     with (
         guarded_stdout() as stdout,

@@ -87,7 +87,7 @@ def awq(graph: Graph, plan: Plan, samples: Samples, *, memory: int = MEMORY) -> 
     shapes = observed_shapes(graph, first) if first is not None and choices else {}
     scaled: list[Scaled] = []
     declined: list[str] = []
-    scales: dict[str, Array] = {}
+    parts: dict[str, Array] = {}
     for names, moments in layer_moments(graph, list(choices), samples, memory):
         second = moments.second[0].astype(np.float32)
         layers = [nodes[name] for name in names]
@@ -102,7 +102,9 @@ def awq(graph: Graph, plan: Plan, samples: Samples, *, memory: int = MEMORY) -> 
                 second /= factor[:, None] * factor[None, :]
         for name in names:
             if choices[name].axis is not None and choices[name].format != NVFP4:
-                scales[name] = _clip(_weight(nodes[name]), choices[name], second)
+                parts[name] = _clip(_weight(nodes[name]), choices[name], second)
+    # a fold into a layer's output channels, perhaps after its own search, moves its scales, but not their parts
+    scales = {n: _max_scales(nodes[n], choices[n]) * part for n, part in parts.items()}
     return AwqReport(tuple(scaled), tuple(declined), scales)
 
 
@@ -160,7 +162,7 @@ def _thinned(weight: Array) -> Array:
 
 
 def _clip(weight: Array, choice: WeightChoice, second: Array) -> Array:
-    """Scales whose clipping of each block and column loses least output, as :func:`weight_scales` shapes them.
+    """The clipping of each block and column that loses least output: parts of the max-abs scales, in their shape.
 
     Errors of different blocks are taken to be independent in the search; a column keeps its max-abs scales where
     that proves wrong.
@@ -169,16 +171,18 @@ def _clip(weight: Array, choice: WeightChoice, second: Array) -> Array:
     rows, columns = weight.shape
     block = choice.block or rows
     full = weight_scales(weight, plain).reshape(-1, columns)
-    best, least = full, np.full(full.shape, np.inf)
+    best = np.ones_like(full)
+    least = np.full(full.shape, np.inf)
     for ratio in RATIOS:
         error = _lost(weight, full * ratio, choice)
         blocks = [slice(start, start + block) for start in range(0, rows, block)]
         found = np.stack([local_error(error[b], second[b, b]) for b in blocks])
-        best, least = np.where(found < least, full * ratio, best), np.minimum(found, least)
-    worse = local_error(_lost(weight, best, choice), second) > local_error(_lost(weight, full, choice), second)
-    best[:, worse] = full[:, worse]
+        best, least = np.where(found < least, ratio, best), np.minimum(found, least)
+    worse = local_error(_lost(weight, full * best, choice), second) > local_error(_lost(weight, full, choice), second)
+    best = np.where(worse, np.float32(1), best)
     if choice.block is None:
-        return best[0]
+        first: Array = best[0]
+        return first
     return best if choice.axis == 0 else np.ascontiguousarray(best.T)
 
 
@@ -187,6 +191,12 @@ def _lost(weight: Array, scale: Array, choice: WeightChoice) -> Array:
     spread_out = np.repeat(scale, choice.block or len(weight), axis=0)[: len(weight)]
     lost: Array = weight - choice.format.quantize(weight, spread_out).astype(np.float32) * spread_out
     return lost
+
+
+def _max_scales(node: ir.Node, choice: WeightChoice) -> Array:
+    tensor = constant(node.inputs[choice.input])
+    assert tensor is not None
+    return weight_scales(np.asarray(tensor.numpy(), np.float32), replace(choice, clip="max"))
 
 
 def _as_matrix(choice: WeightChoice) -> WeightChoice:

@@ -16,6 +16,7 @@ from edgebig.quantize.assignment import Assignment
 from edgebig.quantize.formats import INT4, INT8
 from edgebig.quantize.plan import ActivationChoice
 from edgebig.quantize.repair.awq import awq
+from edgebig.quantize.scales import weight_scales
 from edgebig.source import export_huggingface
 
 pytest.importorskip("torch")
@@ -36,9 +37,9 @@ def skewed(graph: Graph, count: int, seed: int = 3) -> list[dict[str, Array]]:
     return [{"x": (random.standard_normal(shape) * wide).astype(np.float32)} for _ in range(count)]
 
 
-def quantized_error(graph: Graph, plan, reference: Graph, samples: list[dict[str, Array]]) -> float:
+def quantized_error(graph: Graph, plan, reference: Graph, samples: list[dict[str, Array]], scales=None) -> float:
     quantized = graph.clone()
-    insert_qdq(quantized, plan)
+    insert_qdq(quantized, plan, scales=scales)
     pairs = [(run(quantized, s)["y"], run(reference, s)["y"]) for s in samples]
     return float(sum(np.square(a - b).sum() for a, b in pairs))
 
@@ -83,7 +84,9 @@ def test_norm_and_gate_take_the_scales() -> None:
     for sample in fresh:
         expected = run(reference, sample)["y"]
         assert np.abs(run(graph, sample)["y"] - expected).max() < 1e-5 * np.abs(expected).max()
-    assert quantized_error(graph, plan, reference, fresh) < 0.8 * before
+    scaled = quantized_error(graph, plan, reference, fresh)
+    assert scaled < 0.8 * before
+    assert quantized_error(graph, plan, reference, fresh, report.scales) < 0.95 * scaled
     # the reference shares no constant that was changed
     np.testing.assert_array_equal(constant(reference.model.graph.initializers["wu"]).numpy(), GATED_WEIGHTS["wu"])
 
@@ -105,6 +108,31 @@ def test_what_cannot_be_folded_is_declined(nodes, reason: str) -> None:
     before = graph.digest()
     report = awq(graph, plan_of(graph), skewed(graph, 4))
     assert report.declined == (reason,) and report.scaled == () and graph.digest() == before
+
+
+@pytest.mark.parametrize(("block", "transposed"), [(32, False), (32, True), (None, False), (None, True)])
+def test_clipped_scales_lose_less_of_each_column(block: int | None, transposed: bool) -> None:
+    weight = normal(32, 96, seed=5) if transposed else normal(96, 32, seed=5)
+    product = node("Gemm", "s w", "y", transB=1) if transposed else node("MatMul", "s w", "y")
+    graph = net(
+        [node("MatMul", "x mix", "m"), node("Sigmoid", "m", "s"), product],
+        {"x": [64, 8]},
+        ["y"],
+        {"mix": normal(8, 96, seed=6), "w": weight},
+        opset=21,
+    )
+    plan = rules_weights.make(graph, Assignment("int4", {"m": "float"}), block, INT4)
+    samples = [{"x": normal(64, 8, seed=i)} for i in range(20)]
+    report = awq(graph, plan, samples)
+    assert len(report.declined) == 1 and set(report.scales) == {"y"}
+    assert report.scales["y"].shape == weight_scales(weight, plan.weights[0]).shape
+    errors = {}
+    for name, scales in (("max", None), ("clipped", report.scales)):
+        quantized = graph.clone()
+        insert_qdq(quantized, plan, scales=scales)
+        errors[name] = sum(np.square(run(quantized, s)["y"] - run(graph, s)["y"]).sum(axis=0) for s in samples)
+    assert (errors["clipped"] <= errors["max"] * (1 + 1e-3)).all()
+    assert errors["clipped"].sum() < 0.7 * errors["max"].sum()
 
 
 def test_values_that_are_quantized_keep_their_ranges() -> None:
