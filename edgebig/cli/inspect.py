@@ -7,7 +7,9 @@ from pathlib import Path
 
 import click
 
+from edgebig.bundle import Bundle
 from edgebig.cli.console import guarded_stdout, print_json
+from edgebig.cli.inspect_plan import plan_facts, plan_json, plan_lines
 from edgebig.errors import SourceError, UsageError
 
 _EPILOG = """\b
@@ -15,14 +17,16 @@ Examples:
   edgebig inspect model.onnx        inputs, outputs, operators, parameters
   edgebig inspect ./resnet50        a Hugging Face folder: architecture, tasks, files
   edgebig inspect model.bundle      target, files, how it was made, how near to the original
-  edgebig inspect q.bundle --layers which layers cost accuracy and time"""
+  edgebig inspect q.bundle --layers which layers cost accuracy and time
+  edgebig inspect q.bundle --plan   what each layer computes with, and why"""
 
 
 @click.command(epilog=_EPILOG)
 @click.argument("path", metavar="MODEL|BUNDLE")
 @click.option("--layers", is_flag=True, help="A bundle's layers: formats, errors, time; the worst first.")
+@click.option("--plan", is_flag=True, help="A bundle's plan; with --json as 'compile --plan' takes it.")
 @click.option("--json", "as_json", is_flag=True, help="Prints one JSON object.")
-def command(path: str, layers: bool, as_json: bool) -> None:
+def command(path: str, layers: bool, plan: bool, as_json: bool) -> None:
     """Shows what a model or a bundle holds. Nothing is run or changed.
 
     MODEL is an .onnx file or a Hugging Face model's folder, BUNDLE a folder that 'edgebig compile' made.
@@ -44,8 +48,15 @@ def command(path: str, layers: bool, as_json: bool) -> None:
             )
         if layers and not (place / "manifest.json").is_file():
             raise UsageError(f"--layers: {path} is no bundle: 'edgebig compile' writes a layer report into one")
-        facts = view.facts(place)
-    if as_json:
+        if plan and (layers or not (place / "manifest.json").is_file()):
+            raise UsageError("--plan shows the plan of a bundle, and nothing else: give a bundle, without --layers")
+        facts = plan_facts(Bundle.open(place)) if plan else view.facts(place)
+    if plan:
+        if as_json:
+            print_json(plan_json(facts))
+        else:
+            click.echo("\n".join(plan_lines(facts)))
+    elif as_json:
         print_json(facts)
     elif layers:
         from edgebig.cli.inspect_layers import layer_lines

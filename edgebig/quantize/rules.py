@@ -81,7 +81,8 @@ def planned_tensors(
 def planned_layers(graph: Graph, target: Target, recipe: Recipe, precision: str) -> list[str]:
     """Names of the layers whose weights a plan would quantize if the ranges allow."""
     unit = {name: Range(-1.0, 1.0) for name in observed_tensors(graph)}
-    return [w.node for w in make_plan(graph, Ranges(unit, 1, "", ""), target, recipe, precision).weights]
+    plan = make_plan(graph, Ranges(unit, 1, "", ""), target, recipe, precision)
+    return list(dict.fromkeys(w.node for w in plan.weights))
 
 
 def layer_formats(target: Target, precision: str) -> tuple[Format, Format]:

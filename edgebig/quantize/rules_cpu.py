@@ -28,6 +28,7 @@ _COMPUTE = {"Conv", "MatMul", "Gemm"}
 _THROUGH = {"MaxPool", "AveragePool", "GlobalAveragePool", "Concat", "Add", "Reshape", "Transpose", "Flatten"}
 _THROUGH |= {"Squeeze", "Unsqueeze"}
 _EMBEDDING_SIZE = 1 << 16
+_RECURRENT = {"LSTM", "GRU", "RNN"}
 _FUSED_ACTIVATIONS = {"Relu", "Clip"}
 
 
@@ -51,7 +52,10 @@ def make(graph: Graph, ranges: Ranges, assignment: Assignment, fmt: Format) -> P
     for node in graph.model.graph:
         if _is_embedding(node) and assignment.of(node, plan) != FLOAT:
             plan.embeddings.append(str(node.name))
-        if node.domain or node.op_type not in _COMPUTE | _THROUGH or assignment.of(node, plan) != "int8":
+        if node.domain or node.op_type not in _COMPUTE | _THROUGH | _RECURRENT or assignment.of(node, plan) != "int8":
+            continue
+        if node.op_type in _RECURRENT:
+            plan.skipped[str(node.name)] = "ONNX Runtime would dequantize its weights on every run: twice as slow"
             continue
         through = node.op_type in _THROUGH
         done = (

@@ -2,7 +2,8 @@
 
 Symmetric; per tensor for activations, per channel for weights; on every input of convolutions and
 matrix products and on none of their outputs; biases stay float; the other input of a residual
-addition after a convolution is quantized too, so that the addition fuses into it. NVIDIA TensorRT
+addition after a convolution is quantized too, so that the addition fuses into it. An LSTM's weights
+are INT8 and its arithmetic is not: TensorRT has no recurrent layer in INT8 or FP8. NVIDIA TensorRT
 documentation, "Working with Quantized Types", section "Q/DQ Placement Recommendations".
 """
 
@@ -21,9 +22,11 @@ from edgebig.quantize.assignment import Assignment
 from edgebig.quantize.choose import activation, weight
 from edgebig.quantize.formats import FP8, INT8, Format
 from edgebig.quantize.plan import Plan
+from edgebig.quantize.rules_weights import recurrent
 
 _COMPUTE = {"Conv", "ConvTranspose", "MatMul", "Gemm"}
 _NOT_IN_FP8 = {"ConvTranspose"}
+_RECURRENT = {"LSTM", "GRU", "RNN"}
 
 
 _FORMATS = {"int8": INT8, "fp8": FP8}
@@ -34,10 +37,13 @@ def make(graph: Graph, ranges: Ranges, assignment: Assignment) -> Plan:
     plan = Plan()
     readers: dict[str, list[str]] = defaultdict(list)
     for node in graph.model.graph:
-        if node.op_type not in _COMPUTE or node.domain:
+        if node.op_type not in _COMPUTE | _RECURRENT or node.domain:
             continue
         fmt = _FORMATS.get(assignment.of(node, plan))
         if fmt is None:
+            continue
+        if node.op_type in _RECURRENT:
+            _quantize_recurrent(node, plan)
             continue
         if fmt is FP8 and node.op_type in _NOT_IN_FP8:
             plan.skipped[str(node.name)] = f"TensorRT has no FP8 {node.op_type}"
@@ -50,6 +56,14 @@ def make(graph: Graph, ranges: Ranges, assignment: Assignment) -> Plan:
     for name, nodes in readers.items():
         plan.activations[name] = replace(plan.activations[name], readers=tuple(nodes))
     return plan
+
+
+def _quantize_recurrent(node: ir.Node, plan: Plan) -> None:
+    choices = recurrent(node)
+    if isinstance(choices, str):
+        plan.skipped[str(node.name)] = choices
+    else:
+        plan.weights += choices
 
 
 def _quantize_inputs(node: ir.Node, ranges: Ranges, fmt: Format, plan: Plan, readers: dict[str, list[str]]) -> None:

@@ -70,10 +70,11 @@ def calibrate_part(part: PartWork, source: Source, request: Request, notes: Stag
     part.golden = Golden(chosen.golden, _answers(part, chosen, is_made=data is None), chosen.origin)
     if len(chosen.trial) > len(chosen.golden):
         part.trial = Golden(chosen.trial, outputs_of(part.graph, chosen.trial, "all"), chosen.origin)
+    part.samples = _Whole(chosen.samples, feedback) if data is not None else None
     is_ranged = recipe.precision in _RANGED and (request.target.is_nvidia or data is not None)
     if is_ranged:
         if data is not None and recipe.precision in {*_CALIBRATED, "auto"}:
-            _repair(part, request, chosen, feedback, notes)
+            repair_part(part, request, "int8" if recipe.precision == "auto" else recipe.precision, notes)
         _collect(part, request, chosen, feedback, notes)
     else:
         notes.note(f"{part.name}: {recipe.precision} needs no ranges; {len(chosen.golden)} golden inputs")
@@ -101,14 +102,17 @@ class _Chosen:
     processor: Path | None = None
 
 
-def _repair(part: PartWork, request: Request, chosen: _Chosen, feedback: Feedback, notes: StageNotes) -> None:
-    def whole() -> Iterator[Sample]:
-        for where, sample in chosen.samples:
-            yield feedback.begin(where, sample)
+@dataclass(frozen=True)
+class _Whole:
+    """The samples with what a model with state would be given beside them."""
 
-    precision = "int8" if request.recipe.precision == "auto" else request.recipe.precision
-    repair_part(part, request, precision, whole, notes)
-    feedback.restore({})
+    samples: Iterable[Located]
+    feedback: Feedback
+
+    def __iter__(self) -> Iterator[Sample]:
+        for where, sample in self.samples:
+            yield self.feedback.begin(where, sample)
+        self.feedback.restore({})
 
 
 def _answers(part: PartWork, chosen: _Chosen, *, is_made: bool) -> list[Sample]:

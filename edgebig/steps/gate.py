@@ -93,7 +93,7 @@ def layers_of(part: PartWork, request: Request) -> list[Layer]:
 
 def exact_graph(part: PartWork) -> Graph:
     """The float graph with the same values inside: repairs scale tensors and their readers' weights."""
-    return part.repaired if part.quantized and part.repaired is not None else part.graph
+    return part.exact if part.exact is not None else part.graph
 
 
 def _plain_level(part: PartWork, request: Request) -> Level:

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from edgebig.graph.execute import Level
-from edgebig.quantize import PlanFile, clamp_masks, insert_qdq, lower_floats, make_plan
+from edgebig.quantize import PlanFile, clamp_masks, lower_floats, make_plan
 from edgebig.request import Request
 from edgebig.stages import StageNotes
+from edgebig.steps.repair import repairs_for
+from edgebig.steps.weights import quantize_weights
 from edgebig.steps.work import PartWork
 
 _LOW = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
@@ -56,23 +58,25 @@ def lower_part(part: PartWork, request: Request, precision: str, layers: Layers,
     low = low_format(request, precision)
     if low is not None:
         notes.note(*(f"{part.name}: mask constant {line}" for line in clamp_masks(graph)))
+    part.exact = None
+    rounding: tuple[str, ...] = ()
+    if not plan.is_empty:
+        rounding = quantize_weights(graph, plan, part, repairs_for(request, precision), notes)
+        notes.note(f"{part.name}: {', '.join(plan.summary())}", *(f"{part.name}: {line}" for line in rounding))
+    elif is_quantized:
+        notes.decline(f"{part.name}: nothing in it can be quantized to {precision}")
+    notes.decline(*(f"{part.name}: {line}" for line in plan.skipped_lines()))
     part.plan = None
     if is_quantized:
         part.plan = PlanFile.of(
-            graph,
+            part.exact or graph,
             plan,
             target.name,
             precision,
             reasons=layers.reasons,
             measured=layers.measured,
-            repairs=tuple(part.repairs),
+            repairs=(*part.repairs, *rounding),
         )
-    if not plan.is_empty:
-        insert_qdq(graph, plan)
-        notes.note(f"{part.name}: {', '.join(plan.summary())}")
-    elif is_quantized:
-        notes.decline(f"{part.name}: nothing in it can be quantized to {precision}")
-    notes.decline(*(f"{part.name}: {line}" for line in plan.skipped_lines()))
     if low is not None:
         done, kept = lower_floats(graph, low, part.extremes)
         notes.note(f"{part.name}: {', '.join(done)}")

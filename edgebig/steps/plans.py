@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import onnx_ir as ir
+
 from edgebig.errors import CalibrationError, RecipeError
 from edgebig.quantize import PlanFile
 from edgebig.request import Request
 from edgebig.steps.work import PartWork
 
 _SUFFIX = ".plan.json"
+_BLOCKS_OPSET = 21
+"""ONNX's first opset whose DequantizeLinear takes scales by block."""
 
 
 def with_plan(request: Request) -> Request:
@@ -22,12 +26,19 @@ def with_plan(request: Request) -> Request:
     if request.recipe.plan is None:
         return request
     path = Path(request.recipe.plan)
-    file = next(iter(sorted(path.glob(f"*{_SUFFIX}"))), path) if path.is_dir() else path
-    precision = PlanFile.load(file).precision
+    files = sorted(path.glob(f"*{_SUFFIX}")) if path.is_dir() else [path]
+    if not files:
+        raise RecipeError(f"--plan {path} holds no plan: give a file, or a folder with PART{_SUFFIX} for each part")
+    plans = [PlanFile.load(file) for file in files]
+    precision = plans[0].precision
     asked = request.recipe.precision
     if asked not in {"fp32", precision}:
         raise RecipeError(f"--plan {path} is for {precision}, and {asked} was asked for: leave --precision out")
-    return replace(request, recipe=request.recipe.changed(precision=precision))
+    has_blocks = any("int4" in plan.formats().values() for plan in plans)
+    opset = max(request.recipe.opset, _BLOCKS_OPSET) if has_blocks else request.recipe.opset
+    # its scales are those of a graph that was not repaired
+    repair = request.recipe.repair if any(plan.repairs for plan in plans) else ()
+    return replace(request, recipe=request.recipe.changed(precision=precision, opset=opset, repair=repair))
 
 
 def plan_of(part: PartWork, request: Request) -> PlanFile | None:
@@ -50,7 +61,17 @@ def plan_of(part: PartWork, request: Request) -> PlanFile | None:
     lost = next((layer.node for layer in plan.layers if layer.node not in known), None)
     if lost is not None:
         raise RecipeError(f"the plan {file} names the layer {lost!r}, which {part.name} lacks: was it another model's?")
+    tensors = {str(value.name) for value in (*part.graph.model.graph.inputs, *_results(part))}
+    lost = None if plan.repairs else next((name for name in plan.activations if name not in tensors), None)
+    if lost is not None:  # a repaired graph has tensors of its own
+        raise RecipeError(
+            f"the plan {file} names the tensor {lost!r}, which {part.name} lacks: was it another model's?"
+        )
     return plan
+
+
+def _results(part: PartWork) -> list[ir.Value]:
+    return [value for node in part.graph.model.graph for value in node.outputs]
 
 
 def plan_suffices(part: PartWork, request: Request) -> bool:

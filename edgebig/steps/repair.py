@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from edgebig.graph import Graph
 from edgebig.quantize import clamp_masks, layer_formats, planned_layers
@@ -20,34 +20,29 @@ def repairs_for(request: Request, precision: str) -> tuple[Repair, ...]:
     return ("smooth",) if precision in {"int8", "fp8"} else ()
 
 
-def repair_part(
-    part: PartWork, request: Request, precision: str, samples: Callable[[], Iterable[Sample]], notes: StageNotes
-) -> None:
+def repair_part(part: PartWork, request: Request, precision: str, notes: StageNotes) -> None:
     """Sets ``repaired``, a graph that computes the same as ``graph``, and ``repairs``.
 
     Args:
-        part: with its simplified graph.
+        part: with its simplified graph and its calibration samples.
         request: what was asked.
         precision: ``int8`` or ``fp8``.
-        samples: starts a pass over the calibration samples, whole inputs of the graph.
         notes: takes a line for each repair.
     """
     graph = part.graph.clone()
     if request.target.is_nvidia:
         clamp_masks(graph)
     wanted = repairs_for(request, precision)
-    if "smooth" in wanted:
-        part.repairs += _smooth(graph, request, precision, samples, notes)
+    if "smooth" in wanted and part.samples is not None:
+        part.repairs += _smooth(graph, request, precision, part.samples, notes)
     notes.note(*(f"{part.name}: {line}" for line in part.repairs))
     part.repaired = graph
 
 
-def _smooth(
-    graph: Graph, request: Request, precision: str, samples: Callable[[], Iterable[Sample]], notes: StageNotes
-) -> list[str]:
+def _smooth(graph: Graph, request: Request, precision: str, samples: Iterable[Sample], notes: StageNotes) -> list[str]:
     layers = planned_layers(graph, request.target, request.recipe, precision)
     notes.progress("smoothing")
-    done = smooth(graph, layers, samples(), *layer_formats(request.target, precision))
+    done = smooth(graph, layers, samples, *layer_formats(request.target, precision))
     if not done:
         return []
     alphas = [s.alpha for s in done]

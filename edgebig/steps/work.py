@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,12 +48,14 @@ class PartWork:
         frozen: inputs that became constants, for runs of the original.
         golden: held-out inputs with the original's outputs.
         trial: more of the same, that a search measures plans with; ``golden`` where there is no search.
+        samples: the calibration samples, whole inputs of ``graph``, read anew in each iteration.
         repaired: ``graph`` with what quantization asks of it done to its weights; its outputs are the same.
         repairs: a line for each thing that was done.
         plan: what each layer computes with, once it is quantized.
         ranges: of the activations, by the method that was asked for.
         extremes: of the activations, over the golden inputs too: what FP16 must hold.
         calibration: the report on them, as plain data.
+        exact: the float graph that ``lowered`` was quantized from, with the same values inside.
         lowered: the graph in the precision of the target.
         precision: what ``auto`` came to, or what was asked.
         evaluated: the scores on labelled data of ``graph`` and ``lowered``, where there is some.
@@ -67,12 +70,14 @@ class PartWork:
     frozen: Sample = field(default_factory=dict)
     golden: Golden | None = None
     trial: Golden | None = None
+    samples: Iterable[Sample] | None = None
     repaired: Graph | None = None
     repairs: list[str] = field(default_factory=list)
     plan: PlanFile | None = None
     ranges: Ranges | None = None
     extremes: Ranges | None = None
     calibration: dict[str, Any] | None = None
+    exact: Graph | None = None
     lowered: Graph | None = None
     precision: str = "fp32"
     evaluated: Evaluated | None = None
