@@ -57,6 +57,7 @@ class CalibrationRecipe(BaseModel):
         methods: how ranges are made of the values; the first is used, the others are reported beside it.
         memory_mb: activations that one run hands out at most, in 2^20 bytes.
         skip_bad: so many samples that do not fit or cannot be read are left out; the next one ends the compile.
+        device: where the samples run; on CUDA where that works by default.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,6 +67,7 @@ class CalibrationRecipe(BaseModel):
     methods: tuple[CalibrationMethod, ...] = Field(default=("min-max",), min_length=1)
     memory_mb: int = Field(default=128, ge=1)
     skip_bad: int = Field(default=0, ge=0)
+    device: Literal["cpu", "cuda"] | None = None
 
 
 class EvaluationRecipe(BaseModel):

@@ -17,6 +17,7 @@ from edgebig.calibrate.runs import Runs
 from edgebig.calibrate.statistics import TensorStatistics
 from edgebig.errors import CalibrationError
 from edgebig.graph import Executor, Graph
+from edgebig.graph.execute import Device
 from edgebig.graph.groups import in_groups
 
 Tick = Callable[[int], None]
@@ -34,12 +35,14 @@ class Collected:
         halves: the same over the first, third, fifth … sample, and over the others.
         samples: number of samples that were run.
         source: what the samples were.
+        device: where they ran.
     """
 
     statistics: Mapping[str, TensorStatistics]
     halves: tuple[Mapping[str, TensorStatistics], Mapping[str, TensorStatistics]]
     samples: int
     source: str
+    device: Device = "cpu"
 
     def ranges(self, method: Method) -> Ranges:
         """The range of each tensor by a method; of those without a histogram by their extremes."""
@@ -58,6 +61,7 @@ def collect(
     tick: Tick | None = None,
     feedback: Feedback | None = None,
     checkpoint: Checkpoint | None = None,
+    device: Device = "cpu",
 ) -> Collected:
     """Statistics of ``tensors`` over all samples, in one pass.
 
@@ -78,6 +82,7 @@ def collect(
         feedback: carries outputs of one run into the next, for models with state.
         checkpoint: where the statistics are kept every few seconds and at the end, be that an interrupt or an
             error; samples that it has already are read, but not run.
+        device: where the samples run; with ``cuda`` one after the other, since the GPU is one.
 
     Raises:
         CalibrationError: no samples, or a tensor became NaN on one; the first of the graph is named.
@@ -96,8 +101,9 @@ def collect(
     feedback.restore(progress.state)
     free = cores()
     largest = max(sum(sizes[name] for name in group) for group in groups)
-    workers = max(1, min(free, memory // max(largest, 1))) if isinstance(feedback, NoFeedback) else 1
-    with Executor(observed, "all", free - workers + 1) as executor:
+    alone = device == "cuda" or not isinstance(feedback, NoFeedback)
+    workers = 1 if alone else max(1, min(free, memory // max(largest, 1)))
+    with Executor(observed, "all", free - workers + 1, device) as executor:
         runs = Runs(executor, probes, feedback, groups, halves, progress, workers, free if workers < free else 1)
         try:
             count = _run_all(runs, chain([first], located), tick, checkpoint)
@@ -108,7 +114,8 @@ def collect(
                 runs.save(checkpoint)
     for half in halves:
         _derive(half, probes)
-    return Collected({name: _merged(halves, name) for name in tensors}, (halves[0], halves[1]), count, source)
+    merged = {name: _merged(halves, name) for name in tensors}
+    return Collected(merged, (halves[0], halves[1]), count, source, executor.device)
 
 
 def _run_all(

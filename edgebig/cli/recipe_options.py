@@ -132,6 +132,13 @@ _CALIBRATION: list[Decorator[Any]] = [
         callback=_field("calibration.memory_mb"),
         help="Activations held at once.  [default: 128]",
     ),
+    click.option(
+        "--calib-device",
+        type=click.Choice(["cpu", "cuda"]),
+        expose_value=False,
+        callback=_field("calibration.device"),
+        help="Where the samples run.  [default: cuda where ONNX Runtime has it]",
+    ),
 ]
 
 _GOLDEN: list[Decorator[Any]] = [

@@ -28,15 +28,38 @@ _SMALL = 1 << 10
 _SHARED = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.INT8, ir.DataType.UINT8}
 
 
+Device = Literal["cpu", "cuda"]
+_PROVIDERS: dict[Device, list[Any]] = {
+    "cpu": ["CPUExecutionProvider"],
+    # TF32 keeps 10 bits of the mantissa, a reference needs float32's
+    "cuda": [("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider"],
+}
+
+
+def best_device(available: Sequence[str] | None = None) -> Device:
+    """``cuda`` where this ONNX Runtime has its provider.
+
+    Args:
+        available: names of providers; those of the installed ONNX Runtime by default.
+    """
+    found = ort.get_available_providers() if available is None else available
+    return "cuda" if "CUDAExecutionProvider" in found else "cpu"
+
+
 class Executor:
-    """Runs a graph, or an ``.onnx`` file as it is, on ONNX Runtime's CPU provider.
+    """Runs a graph, or an ``.onnx`` file as it is, on ONNX Runtime's CPU provider, or on CUDA where that is asked.
 
     ``off`` is the level for graphs with Q/DQ pairs that are not meant for this CPU: ONNX Runtime 1.32
     drops a Relu before a symmetric Q, of FP8 above the level ``basic``, and of FP16 tensors already there.
     """
 
-    def __init__(self, graph: Graph | Path, level: Level = "basic", threads: int | None = None) -> None:
+    def __init__(
+        self, graph: Graph | Path, level: Level = "basic", threads: int | None = None, device: Device = "cpu"
+    ) -> None:
         """Loads the graph.
+
+        With ``cuda``, :attr:`device` says afterwards where it runs: ONNX Runtime goes on with the CPU without an
+        error where the driver or a library is missing.
 
         Raises:
             GraphError: ONNX Runtime refuses it.
@@ -54,10 +77,11 @@ class Executor:
         self._weights: dict[str, np.ndarray[Any, Any]] = {}
         try:
             model = self._model(graph, options)
-            self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(model, options, providers=_PROVIDERS[device])
         except Exception as error:  # ONNX Runtime's exceptions share no public base
             self.close()
             raise GraphError(f"ONNX Runtime refuses the graph {graph.name}: {error}") from error
+        self.device: Device = best_device(self._session.get_providers())
         self.output_names = [o.name for o in self._session.get_outputs()]
         self._types = {i.name: i.type for i in self._session.get_inputs()}
 

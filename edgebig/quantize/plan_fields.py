@@ -85,7 +85,7 @@ def _check_layer(where: str, row: Any) -> None:
 
 
 def _check_activation(where: str, row: Any) -> None:
-    if not isinstance(row, dict) or row.get("format") not in ACTIVATION_FORMATS:
+    if not isinstance(row, dict) or str(row.get("format")) not in ACTIVATION_FORMATS:
         raise RecipeError(f"{where}: format must be one of {', '.join(ACTIVATION_FORMATS)}")
     _refuse_unknown(where, row, _ACTIVATION)
     scale: Any = row.get("scale")

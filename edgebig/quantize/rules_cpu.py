@@ -2,8 +2,9 @@
 
 Activations unsigned and asymmetric, weights signed and symmetric per channel. A convolution's output
 is quantized too, after its activation function, and its bias is INT32: only then does ONNX Runtime
-fuse the whole into QLinearConv. Operators that only move or combine values (pooling, concatenation,
-addition) stay in the quantized domain between two quantized neighbours. Matrix products give float.
+fuse the whole into QLinearConv. A Gemm's bias is INT32 too, for QGemm. Operators that only move or
+combine values (pooling, concatenation, addition) stay in the quantized domain between two quantized
+neighbours. Matrix products give float, but for those with Relu or Clip behind them.
 Large embedding tables are stored as INT8 with a scale for each row.
 ONNX Runtime documentation, "Quantize ONNX models".
 """
@@ -29,6 +30,7 @@ _THROUGH = {"MaxPool", "AveragePool", "GlobalAveragePool", "Concat", "Add", "Res
 _THROUGH |= {"Squeeze", "Unsqueeze"}
 _EMBEDDING_SIZE = 1 << 16
 _RECURRENT = {"LSTM", "GRU", "RNN"}
+_BIASED = {"Conv", "Gemm"}
 _FUSED_ACTIVATIONS = {"Relu", "Clip"}
 
 
@@ -65,7 +67,7 @@ def make(graph: Graph, ranges: Ranges, assignment: Assignment, fmt: Format) -> P
         )
         if done:
             quantized.add(id(node))
-            results |= {str(_result(node, outputs).name)} if through or node.op_type == "Conv" else set()
+            results |= {str(_result(node, outputs).name)} if through or _gives_integers(node, outputs) else set()
     _leave_others_exact(graph, plan, results, quantized)
     return plan
 
@@ -100,12 +102,14 @@ def _quantize_compute(node: ir.Node, ranges: Ranges, fmt: Format, plan: Plan, ou
     """Quantizes a convolution or matrix product; whether it could."""
     chosen = weight(node, fmt)
     values = [node.inputs[0]]
-    if node.op_type == "Conv":
+    if _gives_integers(node, outputs):
         values.append(_result(node, outputs))
     reasons = [chosen] if isinstance(chosen, str) else []
     if node.op_type == "Gemm" and not _is_plain_gemm(node):
         reasons.append("its alpha, beta or transA has no quantized kernel")
-    if node.op_type == "Conv" and id(values[-1]) in outputs:
+    if node.op_type == "Gemm" and not _has_plain_bias(node):
+        reasons.append("its bias is not a vector of constants, so that no quantized kernel takes it")
+    if len(values) > 1 and id(values[-1]) in outputs:
         reasons.append("its output is the model's output")
     reasons += [why for why in (_obstacle(v, ranges) for v in values) if why is not None]
     if reasons or isinstance(chosen, str):
@@ -114,7 +118,7 @@ def _quantize_compute(node: ir.Node, ranges: Ranges, fmt: Format, plan: Plan, ou
     for value in values:
         _quantize(value, ranges, plan)
     plan.weights.append(chosen)
-    if node.op_type == "Conv" and len(node.inputs) > 2 and constant(node.inputs[2]) is not None:
+    if node.op_type in _BIASED and len(node.inputs) > 2 and constant(node.inputs[2]) is not None:
         plan.integer_biases.append(str(node.name))
     return True
 
@@ -144,6 +148,14 @@ def _result(node: ir.Node, outputs: set[int]) -> ir.Value:
     return value
 
 
+def _gives_integers(node: ir.Node, outputs: set[int]) -> bool:
+    """Whether the kernel's result must be quantized: a convolution's, and of a product with Relu or Clip behind it.
+
+    ONNX Runtime would else dequantize what such a product reads and multiply floats, four times slower.
+    """
+    return node.op_type == "Conv" or _result(node, outputs) is not node.outputs[0]
+
+
 def _obstacle(value: ir.Value | None, ranges: Ranges) -> str | None:
     """Why a value cannot get a Q/DQ pair; ``None`` where it can."""
     if value is None or constant(value) is not None:
@@ -163,6 +175,16 @@ def _quantize(value: ir.Value | None, ranges: Ranges, plan: Plan) -> None:
 def _is_plain_gemm(node: ir.Node) -> bool:
     get = node.attributes.get_float
     return get("alpha", 1.0) == 1.0 and get("beta", 1.0) == 1.0 and node.attributes.get_int("transA", 0) == 0
+
+
+def _has_plain_bias(node: ir.Node) -> bool:
+    """No bias, or one that becomes INT32: with a float one ONNX Runtime dequantizes and multiplies floats."""
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    weights, tensor = constant(node.inputs[1]), constant(bias)
+    if bias is None or weights is None:
+        return True
+    channels = int(weights.shape.numpy()[0 if node.attributes.get_int("transB", 0) else 1])
+    return tensor is not None and tuple(tensor.shape.numpy()) == (channels,) and tensor.dtype == ir.DataType.FLOAT
 
 
 def _has_vnni() -> bool:

@@ -29,6 +29,7 @@ from edgebig.calibrate import (
 from edgebig.calibrate.data.samples import Located
 from edgebig.errors import CalibrationError, GraphError, RecipeError, UsageError
 from edgebig.graph import Executor, Graph
+from edgebig.graph.execute import best_device
 from edgebig.preprocess import Preprocess
 from edgebig.quantize import clamp_masks, observed_tensors, planned_tensors
 from edgebig.request import Request
@@ -190,7 +191,12 @@ def _collect(part: PartWork, request: Request, chosen: _Chosen, feedback: Feedba
         tick=lambda n: notes.progress(f"{n} samples"),
         feedback=feedback,
         checkpoint=_checkpoint(chosen, observed, request, [*tensors, "counted", *counted]),
+        device=recipe.calibration.device or best_device(),
     )
+    if recipe.calibration.device == "cuda" and collected.device != "cuda":
+        raise CalibrationError(
+            "--calib-device cuda: this ONNX Runtime has no CUDA that works: install onnxruntime-gpu and a driver"
+        )
     part.ranges = collected.ranges(methods[0])
     if request.target.is_nvidia:
         golden = collect(observed, tensors, [("golden", g) for g in chosen.golden], chosen.origin)
@@ -202,12 +208,14 @@ def _collect(part: PartWork, request: Request, chosen: _Chosen, feedback: Feedba
     part.calibration = {
         **part.ranges.to_json(),
         **describe(collected, methods),
+        "device": collected.device,
         "reading": None if reading is None else asdict(reading),
         "warnings": warnings,
     }
     notes.note(
         f"{part.name}: {', '.join(m.name for m in methods)} ranges of {len(tensors)} tensors over {collected.samples} "
-        f"samples of {chosen.origin}, {len(chosen.golden)} golden inputs"
+        f"samples of {chosen.origin}{' on CUDA' if collected.device == 'cuda' else ''}, "
+        f"{len(chosen.golden)} golden inputs"
     )
     notes.decline(*(f"{part.name}: {line}" for line in warnings[:_MOST_WARNINGS]))
     if len(warnings) > _MOST_WARNINGS:

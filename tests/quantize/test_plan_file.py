@@ -225,6 +225,7 @@ WRONG: list[tuple[Any, str]] = [
     (changed("activations", to=[]), "activations must be a mapping, found []"),
     (changed("activations", "x", to=1), "activations['x']: format must be one of uint8, int8, fp8 e4m3"),
     (changed("activations", "x", "format", to="int4"), "activations['x']: format must be one of"),
+    (changed("activations", "x", "format", to=["int8"]), "activations['x']: format must be one of"),
     (changed("activations", "x", "scale", to=0), "activations['x']: scale must be a number from"),
     (changed("activations", "x", "scale", to=-1.0), "scale must be a number from 1.18e-38 to 1e+27, found -1.0"),
     (changed("activations", "x", "scale", to=True), "scale must be a number"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from nets import attention_net, conv_net, flat_ranges, net, node, normal, ranges
 
 from edgebig.build import optimize_for_cpu
 from edgebig.calibrate import Range, Ranges
-from edgebig.graph import Graph
+from edgebig.graph import Executor, Graph
 from edgebig.quantize import Plan, insert_qdq, make_plan
 from edgebig.quantize.rules_cpu import weight_format
 from edgebig.recipe import Recipe
@@ -29,7 +30,11 @@ def chosen(plan: Plan) -> tuple[list[str], list[str], list[str]]:
 
 def test_a_conv_net_stays_quantized_from_end_to_end() -> None:
     plan = plan_of(conv_net())
-    assert chosen(plan) == (["flat", "mean", "pool", "relu", "relu2", "x"], ["conv1", "conv2", "y"], ["conv1", "conv2"])
+    assert chosen(plan) == (
+        ["flat", "mean", "pool", "relu", "relu2", "x"],
+        ["conv1", "conv2", "y"],
+        ["conv1", "conv2", "y"],
+    )
     assert [(w.axis, w.granularity) for w in plan.weights] == [(0, "per channel")] * 3
     assert not plan.skipped and all(a.readers is None for a in plan.activations.values())
     assert all(a.format.name == "uint8" for a in plan.activations.values())
@@ -63,6 +68,26 @@ def test_gemm(attributes: dict[str, float], axis: int | None) -> None:
     assert list(plan.skipped_lines()) == (
         [] if axis is not None else ["y: its alpha, beta or transA has no quantized kernel"]
     )
+
+
+@pytest.mark.parametrize("transposed", [0, 1])
+@pytest.mark.parametrize(("bias", "fused"), [("vector", True), ("none", True), ("row", False), ("computed", False)])
+def test_a_gemm_is_one_integer_kernel_or_stays_float(transposed: int, bias: str, fused: bool, tmp_path: Path) -> None:
+    weights = {"w": normal(*((48, 32) if transposed else (32, 48)), scale=0.3)}
+    weights |= {"vector": {"b": normal(48)}, "row": {"b": normal(1, 48)}}.get(bias, {})
+    inputs: dict[str, list[int | str]] = {"x": ["n", 32]} | ({"b": [48]} if bias == "computed" else {})
+    product = node("Gemm", "x w" if bias == "none" else "x w b", "g", transB=transposed)
+    graph = net([product, node("Sigmoid", "g", "y")], inputs, ["y"], weights)
+    samples = samples_for(graph, 4, batch=8)
+    expected = run(graph, samples[0])["y"]
+    plan = plan_of(graph, ranges_of(graph, samples))
+    assert [w.node for w in plan.weights] == (["g"] if fused else [])
+    assert plan.skipped == (
+        {} if fused else {"g": "its bias is not a vector of constants, so that no quantized kernel takes it"}
+    )
+    insert_qdq(graph, plan)
+    assert ("QGemm" in fused_operators(graph, tmp_path)) == fused
+    assert np.abs(run(graph, samples[0], "all")["y"] - expected).max() < 0.02
 
 
 @pytest.mark.parametrize("kind", ["none", "computed"])
@@ -105,7 +130,7 @@ def test_a_weight_of_two_nodes_and_an_activation_that_is_an_output() -> None:
 
 def test_nodes_kept_float_by_patterns_and_ranges_that_say_nothing() -> None:
     plan = plan_of(conv_net(), keep=("conv1", "y*"))
-    assert list(plan.skipped_lines())[0] == "conv1: kept in float by the recipe (conv1)"
+    assert next(iter(plan.skipped_lines())) == "conv1: kept in float by the recipe (conv1)"
     assert [w.node for w in plan.weights] == ["conv2"]
     graph = conv_net()
     ranges = flat_ranges(graph).by_tensor
@@ -156,3 +181,114 @@ def test_onnxruntime_fuses_every_planned_convolution(make, tmp_path: Path) -> No
     assert floats == len(plan.skipped)
     if make is conv_net:
         assert floats == 0 and found.count("QuantizeLinear") == 1 and "Relu" not in found
+
+
+def residual_block(quantized_skip: bool) -> Graph:
+    """x 1x8x32: h = x or relu(conv(x)), then y = norm(h wa + h) wb."""
+    nodes = [node("Conv", "x wc bc", "c"), node("Relu", "c", "h")] if quantized_skip else [node("Sigmoid", "x", "h")]
+    return net(
+        [
+            *nodes,
+            node("MatMul", "h wa", "a"),
+            node("Add", "a h", "s"),
+            node("LayerNormalization", "s gain", "n"),
+            node("MatMul", "n wb", "y"),
+        ],
+        {"x": ["batch", 8, 32]},
+        ["y"],
+        {
+            "wc": normal(8, 8, 1, seed=1, scale=0.3),
+            "bc": normal(8, seed=2),
+            "wa": normal(32, 32, seed=3, scale=0.2),
+            "gain": np.ones(32, np.float32),
+            "wb": normal(32, 32, seed=4, scale=0.2),
+        },
+    )
+
+
+def fused_operators(graph: Graph, folder: Path) -> list[str]:
+    graph.save(folder / "plain.onnx")
+    optimize_for_cpu(folder / "plain.onnx", folder / "fused.onnx")
+    return [n.op_type for n in onnx.load(folder / "fused.onnx").graph.node]
+
+
+def test_a_residual_addition_reads_what_was_not_rounded(tmp_path: Path) -> None:
+    graph = residual_block(quantized_skip=False)
+    samples = samples_for(graph, 8)
+    plan = plan_of(graph, ranges_of(graph, samples))
+    assert {name: a.readers for name, a in plan.activations.items()} == {"h": ("a",), "n": None}
+    everywhere = graph.clone()
+    exact = [run(graph, s)["y"] for s in samples]
+    insert_qdq(graph, plan)
+    (addition,) = (n for n in graph.model.graph if n.op_type == "Add")
+    assert [str(v.name) for v in addition.inputs] == ["a", "h"]
+    # what the rule is for: the sum keeps the float it had
+    plan.activations["h"] = replace(plan.activations["h"], readers=None)
+    insert_qdq(everywhere, plan)
+
+    def error(made: Graph) -> float:
+        return float(np.mean([np.square(run(made, s)["y"] - y).mean() for s, y in zip(samples, exact, strict=True)]))
+
+    assert error(graph) < error(everywhere)
+    found = fused_operators(graph, tmp_path)
+    assert "MatMul" not in found and "DequantizeLinear" not in found
+    assert sum(n in {"MatMulIntegerToFloat", "DynamicQuantizeMatMul"} for n in found) == 2
+    assert found.count("QuantizeLinear") == 2
+    for sample, y in zip(samples, exact, strict=True):
+        with Executor(tmp_path / "fused.onnx", "off") as fused:
+            assert np.abs(fused.run(sample)["y"] - y).max() < 0.05 * np.abs(y).max()
+
+
+def test_what_an_integer_kernel_gives_has_one_kind_of_reader(tmp_path: Path) -> None:
+    graph = residual_block(quantized_skip=True)
+    plan = plan_of(graph, ranges_of(graph, samples_for(graph, 8)))
+    # the convolution's result exists rounded alone: the addition takes it as the product does
+    assert {name: a.readers for name, a in plan.activations.items()} == {"x": None, "h": None, "n": None}
+    insert_qdq(graph, plan)
+    found = fused_operators(graph, tmp_path)
+    assert found.count("QLinearConv") == 1 and found.count("MatMulIntegerToFloat") == 2
+    assert not {"Conv", "FusedConv", "MatMul", "Relu"} & set(found)
+    assert found.count("DequantizeLinear") == 1  # for the addition
+
+
+def test_a_layer_left_in_float_reads_floats(tmp_path: Path) -> None:
+    graph = attention_net()
+    plan = plan_of(graph, ranges_of(graph, samples_for(graph, 6)), keep=("k",))
+    assert plan.activations["x"].readers == ("q", "v")
+    insert_qdq(graph, plan)
+    nodes = {str(n.name): n for n in graph.model.graph}
+    assert [str(nodes[n].inputs[0].name) for n in ("k", "y")] == ["x", "projected"]
+    assert str(nodes["y"].inputs[1].name) == "x"
+    found = fused_operators(graph, tmp_path)
+    # three products in INT8; kᵀ, q kᵀ and p v in float
+    assert found.count("MatMulIntegerToFloat") == 3
+    assert sum(n in {"MatMul", "FusedMatMul"} for n in found) == 3
+
+
+@pytest.mark.parametrize("op", ["MatMul", "Gemm"])
+@pytest.mark.parametrize("activation", ["Relu", "Clip"])
+def test_a_product_with_an_activation_behind_it_gives_integers(op: str, activation: str, tmp_path: Path) -> None:
+    clip = " zero six" if activation == "Clip" else ""
+    graph = net(
+        [
+            node(op, "x w" + (" b" if op == "Gemm" else ""), "p"),
+            node(activation, "p" + clip, "r"),
+            node("Sigmoid", "r", "y"),
+        ],
+        {"x": ["n", 64]},
+        ["y"],
+        {"w": normal(64, 64, scale=0.3), "b": normal(64), "zero": np.float32(0), "six": np.float32(6)},
+    )
+    samples = samples_for(graph, 8, batch=8)
+    expected = run(graph, samples[0])["y"]
+    plan = plan_of(graph, ranges_of(graph, samples))
+    assert sorted(plan.activations) == ["r", "x"] and plan.activations["r"].readers is None
+    insert_qdq(graph, plan)
+    found = fused_operators(graph, tmp_path)
+    assert found == ["QuantizeLinear", "QLinearMatMul" if op == "MatMul" else "QGemm", "DequantizeLinear", "Sigmoid"]
+    assert np.abs(run(graph, samples[0], "all")["y"] - expected).max() < 0.03
+
+
+def test_a_product_whose_activation_is_the_models_output_stays_float() -> None:
+    graph = net([node("MatMul", "x w", "p"), node("Relu", "p", "y")], {"x": ["n", 64]}, ["y"], {"w": normal(64, 64)})
+    assert plan_of(graph).skipped == {"p": "its output is the model's output"}

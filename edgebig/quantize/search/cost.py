@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from edgebig.calibrate.ranges import Range, Ranges
 from edgebig.graph import Executor, Graph
+from edgebig.graph.values import constant
 from edgebig.graph.work import Shape, Shapes, macs, traffic
 from edgebig.quantize.insert import insert_qdq
 from edgebig.quantize.rules import make_plan
@@ -39,9 +40,10 @@ def measured_gains(graph: Graph, layers: Sequence[str], shapes: Shapes, target: 
     for name in layers:
         node = nodes[name]
         ends = [shapes.get(str(v.name)) if v is not None else None for v in (*node.inputs[:2], node.outputs[0])]
-        kind = f"{node.op_type} {ends} {dict(node.attributes)}"
+        kind = f"{node.op_type} {constant(node.inputs[1]) is None} {ends} {dict(node.attributes)}"
         if kind not in known:
-            known[kind] = _LEAST if None in ends else _timed(graph, node, ends[0] or (), ends[2] or (), target)
+            fits = None not in ends and constant(node.inputs[1]) is not None
+            known[kind] = _timed(graph, node, ends[0] or (), ends[2] or (), target) if fits else _LEAST
         gains[name] = known[kind]
     return gains
 

@@ -1,0 +1,174 @@
+"""Bias correction: what quantization shifts each output channel by on average goes into the biases.
+
+Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction", section 4.2, in its
+empirical form (appendix D): the mean over samples and positions of a layer's float output less its quantized one is
+added to its bias. Layers are corrected in the graph's order, some at a time, so that a shift which an earlier layer
+causes is not corrected twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from edgebig.errors import CalibrationError, GraphError
+from edgebig.graph import Executor, Graph
+from edgebig.graph.execute import Level
+from edgebig.graph.values import constant, consumers
+from edgebig.quantize.repair.fold import replace
+
+Array = np.ndarray[Any, Any]
+Samples = Iterable[Mapping[str, Array]]
+
+GROUPS = 8
+"""Into which layers are divided: each takes one more pass over the samples, up to its last layer."""
+
+_LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+_MAPS = {"Conv", "ConvTranspose"}
+
+
+def bias_shifts(
+    float_graph: Graph, quantized_graph: Graph, nodes: Sequence[str], samples: Samples, groups: int = GROUPS
+) -> dict[str, Array]:
+    """What is to be added to the layers' biases, by node, float64 ``[channels]``.
+
+    Only the values of one group's layers on one sample are alive at a time.
+
+    Args:
+        float_graph: the graph that was quantized.
+        quantized_graph: it with Q/DQ pairs, before any lowering to FP16; neither is changed.
+        nodes: names of Conv, ConvTranspose, Gemm or MatMul nodes of both graphs.
+        samples: inputs of the graphs; iterated twice for each group.
+        groups: how many groups; as many as there are layers is exact.
+
+    Raises:
+        CalibrationError: no samples, or an output is not finite.
+        GraphError: a node is not in both graphs.
+    """
+    wanted = set(nodes)
+    exact, rounded = float_graph.clone(), quantized_graph.clone()
+    order = [str(n.name) for n in exact.model.graph if n.name in wanted and n.op_type in _LAYERS]
+    missing = wanted - set(order) | (wanted - {str(n.name) for n in rounded.model.graph})
+    if missing:
+        raise GraphError(f"no layer {sorted(missing)[0]!r} in both graphs: name layers of the graph that was quantized")
+    found: dict[str, Array] = {}
+    for part in np.array_split(order, min(groups, len(order))) if order else []:
+        names = [str(name) for name in part]
+        expected, given = _means(exact, names, "all", samples), _means(rounded, names, "off", samples)
+        for name in names:
+            found[name] = expected[name] - given[name]
+        _add_behind(rounded, {name: found[name] for name in names})
+    return found
+
+
+def add_to_bias(graph: Graph, shifts: Mapping[str, Array]) -> list[str]:
+    """Adds shifts to the biases of a float graph, in place.
+
+    Convolutions and Gemms that have no bias get one, so that a plan has to be made anew; the bias of a MatMul is the
+    constant vector of the Add that alone reads it.
+
+    Args:
+        graph: the float graph.
+        shifts: by node, ``[channels]``.
+
+    Returns:
+        A line for each layer that has no place for a bias, with the reason.
+    """
+    declined = []
+    for node in list(graph.model.graph):
+        if str(node.name) not in shifts:
+            continue
+        shift = np.asarray(shifts[str(node.name)], np.float64)
+        why = _in_addition(graph, node, shift) if node.op_type == "MatMul" else _in_layer(graph, node, shift)
+        declined += [f"{node.name}: its bias is not corrected: {why}"] if why is not None else []
+    return declined
+
+
+def _means(graph: Graph, names: Sequence[str], level: Level, samples: Samples) -> dict[str, Array]:
+    """The mean of each output channel of the layers, float64 ``[channels]``."""
+    probed = graph.clone()
+    main = probed.model.graph
+    nodes = {str(node.name): node for node in main}
+    main.outputs.clear()
+    main.outputs.extend(nodes[name].outputs[0] for name in names)
+    totals: dict[str, Array] = {}
+    counts = dict.fromkeys(names, 0)
+    with Executor(probed, level) as executor:
+        for sample in samples:
+            values = executor.run(sample)
+            for name in names:
+                value = values[str(nodes[name].outputs[0].name)]
+                axis = 1 if nodes[name].op_type in _MAPS else value.ndim - 1
+                others = tuple(a for a in range(value.ndim) if a != axis)
+                totals[name] = totals.get(name, 0.0) + value.sum(axis=others, dtype=np.float64)
+                counts[name] += value.size // value.shape[axis]
+    if not totals:
+        raise CalibrationError("no samples to correct biases with: give at least one with --calib")
+    strange = next((name for name, total in totals.items() if not np.isfinite(total).all()), None)
+    if strange is not None:
+        raise CalibrationError(f"{strange} gives values that are not finite: leave it in float")
+    return {name: totals[name] / max(counts[name], 1) for name in names}
+
+
+def _add_behind(graph: Graph, shifts: Mapping[str, Array]) -> None:
+    """Adds to the layers' outputs what will be added to their biases."""
+    for node in list(graph.model.graph):
+        if str(node.name) not in shifts:
+            continue
+        value = node.outputs[0]
+        array = shifts[str(node.name)].astype(np.float32)
+        if node.op_type in _MAPS and value.shape is not None:
+            array = array.reshape(-1, *[1] * (len(value.shape) - 2))
+        shift = _constant(graph, f"{node.name}/shift", array)
+        add = ir.Node("", "Add", [value, shift], name=f"{node.name}/corrected")
+        result = add.outputs[0]
+        result.name, result.type, result.shape = f"{value.name}/corrected", value.type, value.shape
+        ir.convenience.replace_all_uses_with(value, result, replace_graph_outputs=False)
+        add.replace_input_with(0, value)
+        graph.model.graph.insert_after(node, [add])
+
+
+def _in_layer(graph: Graph, node: ir.Node, shift: Array) -> str | None:
+    """Adds to the bias of a convolution or Gemm, or says why that is not possible."""
+    scale = node.attributes.get_float("beta", 1.0) if node.op_type == "Gemm" else 1.0
+    if scale == 0:
+        return "its beta is 0"
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if bias is None:
+        node.resize_inputs(3)
+        node.replace_input_with(2, _constant(graph, f"{node.name}/bias", (shift / scale).astype(np.float32)))
+        return None
+    tensor = constant(bias)
+    if tensor is None:
+        return "it is computed"
+    replace(graph, node, 2, np.asarray(tensor.numpy(), np.float64) + shift / scale)
+    return None
+
+
+def _in_addition(graph: Graph, node: ir.Node, shift: Array) -> str | None:
+    """Adds to the constant that is added to a product, or says why that is not possible."""
+    readers = consumers(node.outputs[0])
+    add = readers[0] if len(readers) == 1 and not node.outputs[0].is_graph_output() else None
+    if add is None or add.op_type != "Add" or add.domain:
+        return "no Add alone reads it, and one more would cost time"
+    index = 1 if add.inputs[0] is node.outputs[0] else 0
+    tensor = constant(add.inputs[index])
+    if tensor is None or tensor.dtype != ir.DataType.FLOAT or tensor.size != shift.size or tensor.shape[-1] != shift.size:
+        return "what is added to it is no vector of its channels"
+    replace(graph, add, index, np.asarray(tensor.numpy(), np.float64) + shift)
+    return None
+
+
+def _constant(graph: Graph, name: str, array: Array) -> ir.Value:
+    taken = graph.model.graph.initializers
+    unique, number = name, 1
+    while unique in taken:
+        number += 1
+        unique = f"{name}/{number}"
+    tensor = ir.tensor(array, name=unique)
+    value = ir.Value(name=unique, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    graph.model.graph.register_initializer(value)
+    return value
