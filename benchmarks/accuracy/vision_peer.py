@@ -3,9 +3,9 @@
 HOW is one of:
     ort-min-max, ort-percentile, ort-entropy    ONNX Runtime's quant_pre_process and quantize_static: QDQ, unsigned
         activations, signed weights per channel, every operator that it can, that calibration method
-    ort-symmetric-min-max, ort-symmetric-percentile, ort-symmetric-entropy    the same with signed, symmetric activations
-    nncf, nncf-symmetric    nncf.quantize, preset MIXED or PERFORMANCE (symmetric activations), fast bias correction off,
-        which is its more accurate one
+    ort-symmetric-min-max, ort-symmetric-percentile, ort-symmetric-entropy    the same, activations signed and symmetric
+    nncf, nncf-symmetric    nncf.quantize, preset MIXED or PERFORMANCE (symmetric activations); its fast bias
+        correction, since the other one fails on these models
 
 The samples are those of benchmarks/calibration/samples.py, all of them.
 """
@@ -25,8 +25,13 @@ from benchmarks.calibration.samples import Sample, read
 
 def onnx_runtime(model: Path, samples: list[Sample], out: Path, method: str, *, is_symmetric: bool) -> None:
     """quantize_static."""
-    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType
-    from onnxruntime.quantization import quantize_static
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        CalibrationMethod,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -69,7 +74,6 @@ def nncf(model: Path, samples: list[Sample], out: Path, *, is_symmetric: bool) -
         package.Dataset(samples),
         subset_size=len(samples),
         preset=presets.PERFORMANCE if is_symmetric else presets.MIXED,
-        fast_bias_correction=False,
     )
     onnx.save(quantized, out)
 

@@ -12,12 +12,15 @@ from edgebig.request import Request
 from edgebig.stages import StageNotes
 from edgebig.steps.work import PartWork, Sample
 
+_DEFAULTS: dict[str, tuple[Repair, ...]] = {"int8": ("smooth",), "fp8": ("smooth",), "int4": ("gptq",)}
+"""What pays for each format; GPTQ brings INT8 a tenth of its error at several times the compile's duration."""
+
 
 def repairs_for(request: Request, precision: str) -> tuple[Repair, ...]:
     """The repairs that were asked for, or those that suit the format."""
     if request.recipe.repair is not None:
         return request.recipe.repair
-    return ("smooth",) if precision in {"int8", "fp8"} else ()
+    return _DEFAULTS.get(precision, ())
 
 
 def repair_part(part: PartWork, request: Request, precision: str, notes: StageNotes) -> None:

@@ -31,7 +31,7 @@ def quantize_weights(
     """
     wanted = [r for r in repairs if r in _NEED_SAMPLES]
     if wanted and part.samples is None:
-        notes.decline(f"{part.name}: {', '.join(wanted)} needs --calib: weights are rounded to nearest")
+        notes.decline(f"{part.name}: {', '.join(wanted)} needs --calib: without it weights are rounded to nearest")
         wanted = []
     done: list[str] = []
     if "mse" in repairs:

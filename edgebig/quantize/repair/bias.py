@@ -126,8 +126,10 @@ def _add_behind(graph: Graph, shifts: Mapping[str, Array]) -> None:
         add = ir.Node("", "Add", [value, shift], name=f"{node.name}/corrected")
         result = add.outputs[0]
         result.name, result.type, result.shape = f"{value.name}/corrected", value.type, value.shape
-        ir.convenience.replace_all_uses_with(value, result, replace_graph_outputs=False)
-        add.replace_input_with(0, value)
+        # an output of the model stays: nothing comes after it
+        for reader, index in list(value.uses()):
+            if reader is not add:
+                reader.replace_input_with(index, result)
         graph.model.graph.insert_after(node, [add])
 
 
@@ -156,9 +158,10 @@ def _in_addition(graph: Graph, node: ir.Node, shift: Array) -> str | None:
         return "no Add alone reads it, and one more would cost time"
     index = 1 if add.inputs[0] is node.outputs[0] else 0
     tensor = constant(add.inputs[index])
-    if tensor is None or tensor.dtype != ir.DataType.FLOAT or tensor.size != shift.size or tensor.shape[-1] != shift.size:
+    array = None if tensor is None else np.asarray(tensor.numpy(), np.float64)
+    if array is None or array.size != shift.size or array.shape[-1:] != shift.shape:
         return "what is added to it is no vector of its channels"
-    replace(graph, add, index, np.asarray(tensor.numpy(), np.float64) + shift)
+    replace(graph, add, index, array + shift)
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -189,8 +190,8 @@ class _Walk:
         groups = _Sets()
         groups.new(count)
         for _, channels in values:
-            for one, two in zip(channels[:-1], channels[1:], strict=True):
-                groups.join(int(one), int(two))
+            for one, two in pairwise(channels.tolist()):
+                groups.join(one, two)
         group = groups.numbered()
         free = np.ones(count, bool)
         free[number[sorted(self._fixed)]] = False

@@ -94,8 +94,8 @@ def _balanced(flow: ChannelFlow) -> Array:
     """The paper's factors, float64 by class."""
     factors = np.ones(len(flow.free))
     for _ in range(_ROUNDS):
-        given = _largest(flow.producers, factors, lambda s: np.abs(_scaled(flow, s.node, factors)[0]))
-        read = _largest(flow.consumers, factors, lambda s: np.abs(_scaled(flow, s.node, factors)[1]))
+        given = _largest(flow.producers, factors, lambda s, f: _scaled(flow, s.node, f)[0])
+        read = _largest(flow.consumers, factors, lambda s, f: _scaled(flow, s.node, f)[1])
         usable = flow.free & (given > 0) & (read > 0)
         wanted = factors * np.sqrt(np.where(usable, given, 1.0) / np.where(usable, read, 1.0))
         wanted = np.clip(wanted, 1 / _LARGEST, _LARGEST)
@@ -110,8 +110,8 @@ def _migrated(flow: ChannelFlow, magnitudes: Mapping[str, Array], alpha: float) 
     """Factors that take ``alpha`` of the spread of the activations' channels, float64 by class."""
     ones = np.ones(len(flow.free))
     known = [s for s in flow.consumers if _read(s) in magnitudes]
-    wide = _largest(known, ones, lambda s: magnitudes[_read(s)])
-    read = _largest(flow.consumers, ones, lambda s: _scaled(flow, s.node, ones)[1])
+    wide = _largest(known, ones, lambda s, _: magnitudes[_read(s)])
+    read = _largest(flow.consumers, ones, lambda s, f: _scaled(flow, s.node, f)[1])
     usable = flow.free & (wide > 0) & (read > 0)
     logs = alpha * np.log(np.where(usable, wide, 1.0)) - (1 - alpha) * np.log(np.where(usable, read, 1.0))
     # only ratios within a group count: a mean of 1 keeps float32 and FP16 away from their ends
@@ -121,11 +121,11 @@ def _migrated(flow: ChannelFlow, magnitudes: Mapping[str, Array], alpha: float) 
     return factors
 
 
-def _largest(sides: Sequence[Side], factors: Array, figures: Callable[[Side], Array]) -> Array:
-    """The largest figure of each class, float64; 0 where no side has it."""
+def _largest(sides: Sequence[Side], factors: Array, figures: Callable[[Side, Array], Array]) -> Array:
+    """The largest figure of each class with these factors, float64; 0 where no side has it."""
     found = np.zeros(len(factors))
     for side in sides:
-        np.maximum.at(found, side.channels, figures(side))
+        np.maximum.at(found, side.channels, figures(side, factors))
     return found
 
 
