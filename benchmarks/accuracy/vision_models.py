@@ -90,7 +90,9 @@ def _views(pixels: Array, count: int) -> Iterator[Array]:
 
 def same_class(expected: Sequence[Outputs], found: Sequence[Outputs]) -> tuple[float, ...]:
     """Share of inputs with the same most probable class, and the mean cosine of the probabilities."""
-    pairs = [(a[0].ravel().astype(np.float64), b[0].ravel().astype(np.float64)) for a, b in zip(expected, found, strict=True)]
+    pairs = [
+        (a[0].ravel().astype(np.float64), b[0].ravel().astype(np.float64)) for a, b in zip(expected, found, strict=True)
+    ]
     agreed = np.mean([a.argmax() == b.argmax() for a, b in pairs])
     return float(agreed), float(np.mean([_cosine(a, b) for a, b in pairs]))
 

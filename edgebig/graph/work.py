@@ -33,7 +33,8 @@ class Traffic:
 def observed_shapes(graph: Graph, sample: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, Shape]:
     """The shape of every tensor of the main graph in one run, its inputs and weights included.
 
-    Tensors in FP8 are left out, whose shape ONNX Runtime does not tell. The run hands out shapes alone, so it needs no more memory than any other.
+    The run hands out shapes alone, so it needs no more memory than any other. Tensors in FP8 are left out, since ONNX
+    Runtime does not tell their shapes.
 
     Raises:
         GraphError: the sample does not fit.

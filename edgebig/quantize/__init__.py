@@ -1,5 +1,6 @@
 """Quantization: a plan of number formats, made for a target, and the graph that carries it out."""
 
+from edgebig.quantize.assignment import FLOAT
 from edgebig.quantize.insert import insert_qdq
 from edgebig.quantize.lower import lower_floats
 from edgebig.quantize.masks import clamp_masks
@@ -15,6 +16,7 @@ from edgebig.quantize.rules import (
 )
 
 __all__ = [
+    "FLOAT",
     "Plan",
     "PlanFile",
     "PlannedLayer",

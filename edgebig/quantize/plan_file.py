@@ -129,6 +129,11 @@ class PlanFile:
         return cls(target, precision, tuple(layers), activations, repairs)
 
     @classmethod
+    def all_float(cls, graph: Graph, target: str, precision: str, reason: str) -> PlanFile:
+        """The plan of a graph in which nothing is quantized, for one reason."""
+        return cls.of(graph, Plan(skipped={str(node.name): reason for node in graph.model.graph}), target, precision)
+
+    @classmethod
     def load(cls, path: str | Path) -> PlanFile:
         """Reads a plan.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from edgebig.graph.execute import Level
-from edgebig.quantize import PlanFile, clamp_masks, lower_floats, make_plan
+from edgebig.quantize import FLOAT, PlanFile, clamp_masks, lower_floats, make_plan
 from edgebig.request import Request
 from edgebig.stages import StageNotes
 from edgebig.steps.repair import repairs_for
@@ -51,7 +51,7 @@ def lower_part(part: PartWork, request: Request, precision: str, layers: Layers,
     Raises:
         PrecisionError, CalibrationError: the target or the data do not allow it.
     """
-    is_quantized = precision in _QUANTIZED or bool(layers.formats)
+    is_quantized = precision in _QUANTIZED or any(fmt != FLOAT for fmt in layers.formats.values())
     graph = (part.repaired if part.repaired is not None and is_quantized else part.graph).clone()
     target = request.target
     plan = make_plan(graph, part.ranges, target, request.recipe, precision, layers.formats, layers.reasons)

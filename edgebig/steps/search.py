@@ -12,7 +12,7 @@ from edgebig.errors import AccuracyError
 from edgebig.graph import Executor, Graph
 from edgebig.graph.execute import Level
 from edgebig.graph.work import macs, observed_shapes
-from edgebig.quantize import insert_qdq, lower_floats, make_plan, planned_layers
+from edgebig.quantize import PlanFile, insert_qdq, lower_floats, make_plan, planned_layers
 from edgebig.quantize.search import Found, Group, Option, group_layers, measured_gains, roofline_gains, search
 from edgebig.request import Request
 from edgebig.stages import StageNotes
@@ -37,10 +37,14 @@ def search_part(part: PartWork, request: Request, yardstick: Yardstick, notes: S
         AccuracyError: not even float32 stays within it.
     """
     formats = [f for f in _FORMATS if f in request.target.precisions]
+    why = f"{request.target.name} has neither INT8 nor FP8"
     if formats and (request.data is None or part.ranges is None):
-        notes.decline(f"{part.name}: auto: {' and '.join(formats)} was not tried: it needs --calib")
-    elif formats and _quantized(part, request, yardstick, formats, notes):
+        why = f"{' and '.join(formats)} was not tried: it needs --calib"
+    elif formats:
+        why = _quantized(part, request, yardstick, formats, notes)
+    if not why:
         return
+    notes.decline(f"{part.name}: auto: {why}")
     for precision in ("fp16", "fp32"):
         if precision not in request.target.precisions:
             continue
@@ -49,6 +53,7 @@ def search_part(part: PartWork, request: Request, yardstick: Yardstick, notes: S
         # float32 is what the others are measured against: the last digit alone may differ
         if lost <= max(_budget(request), _ROUNDING if precision == "fp32" else 0.0):
             notes.note(f"{part.name}: auto took {precision}: it loses {lost:.2g}, allowed are {_budget(request):.2g}")
+            part.plan = PlanFile.all_float(part.graph, request.target.name, precision, why)
             return
         notes.decline(f"{part.name}: auto: {precision} loses {lost:.2g}, allowed are {_budget(request):.2g}")
     raise AccuracyError(
@@ -59,15 +64,14 @@ def search_part(part: PartWork, request: Request, yardstick: Yardstick, notes: S
 
 def _quantized(
     part: PartWork, request: Request, yardstick: Yardstick, formats: Sequence[str], notes: StageNotes
-) -> bool:
-    """Searches and lowers; whether the result is within the budget and pays."""
+) -> str:
+    """Searches and lowers; why the result is not taken, empty where it is within the budget and pays."""
     graph = part.repaired or part.graph
     budget, target = _budget(request), request.target
     layers = planned_layers(graph, target, request.recipe, formats[0])
     groups = {g.name: g for g in group_layers(graph, layers)}
     if not groups:
-        notes.decline(f"{part.name}: auto: nothing in it can be quantized to {' or '.join(formats)}")
-        return False
+        return f"nothing in it can be quantized to {' or '.join(formats)}"
     shapes = observed_shapes(graph, part.examples().inputs[0])
     if target.is_nvidia:
         gains = roofline_gains(graph, layers, shapes, target, formats)
@@ -100,13 +104,11 @@ def _quantized(
     chosen = _layers_of(found, groups, formats[0], gains, budget)
     _say(part, found, groups, minutes, notes)
     if not found.choice:
-        notes.decline(f"{part.name}: auto: no layer can be quantized within a loss of {budget:.2g}")
-        return False
+        return f"no layer can be quantized within a loss of {budget:.2g}"
     lower_part(part, request, formats[0], chosen, notes)
     lost = yardstick.loss(part.result(), reference_level(part, request))
     if lost > budget:
-        notes.decline(f"{part.name}: auto: the plan loses {lost:.2g} as it is built, allowed are {budget:.2g}")
-        return False
+        return f"the plan loses {lost:.2g} as it is built, allowed are {budget:.2g}"
     notes.note(
         f"{part.name}: auto quantizes {len(found.choice)} of {len(groups)} groups of layers: it loses {lost:.2g}"
     )
@@ -185,24 +187,23 @@ def _pays(
     chosen: Layers,
     layers: Sequence[str],
     notes: StageNotes,
-) -> bool:
-    """Whether the quantized model is faster where it can be measured here, or else does enough of its work so."""
+) -> str:
+    """Why the quantized model is not worth it; empty where it is faster, or cannot be measured here."""
     everything = sum(work.values())
     done = sum(work.get(name, 0) for name in layers if chosen.formats.get(name) != "float")
     share = done / everything if everything else 0.0
     if share < _HALF:
         notes.decline(f"{part.name}: auto: only {share:.0%} of the arithmetic is quantized")
     if request.target.is_nvidia:
-        return True
+        return ""
     plain, quantized = _latencies([part.graph, part.result()], part.examples().inputs[0])
     smaller = part.result().weight_bytes < part.graph.weight_bytes
     ratio = plain / quantized
     notes.note(f"{part.name}: auto: {ratio:.2f} times float32's speed on this processor, measured")
     if ratio >= 1:
-        return True
+        return ""
     what = "smaller, but slower" if smaller else "neither smaller nor faster"
-    notes.decline(f"{part.name}: auto: the quantized model is {what} ({ratio:.2f} times float32's speed): not taken")
-    return False
+    return f"the quantized model is {what} ({ratio:.2f} times float32's speed): not taken"
 
 
 def _latencies(graphs: Sequence[Graph], sample: Mapping[str, object]) -> list[float]:

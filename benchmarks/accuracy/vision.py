@@ -1,0 +1,219 @@
+"""SqueezeNet, TwinLiteNet and UltraFace in INT8: agreement with FP32 on unseen pictures, beside other tools, and speed.
+
+    python benchmarks/accuracy/vision.py [--json] [--quick] [--threads N] [--model NAME] [--target NAME]
+
+One half of the pictures in ../shared/data/images is calibrated with, and all figures are of the other half: for
+SqueezeNet and UltraFace of ten views of each picture (whole and four corner crops of 80 % of its sides, each also
+mirrored), which are distinct inputs but not independent ones, for TwinLiteNet of the pictures as they are. edgebig
+compiles with its defaults and, in further rows, with settings under test, and holds four of its pictures out. Peers:
+ONNX Runtime's quantize_static by each of its methods (unsigned activations, or symmetric for the L4), and NNCF where
+install_peers.py has put it; both get the FP32 graph that edgebig has simplified, since they fail on two of the
+models as published. What is for this CPU is run by ONNX Runtime with all optimizations, edgebig's graphs and a
+peer's symmetric ones for the L4 with none. --quick takes one view and leaves the settings under test out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import edgebig
+from benchmarks.accuracy.figures import Figure, report, say
+from benchmarks.accuracy.install_peers import PEERS, python_of
+from benchmarks.accuracy.vision_models import MODELS, Model, Outputs, inputs, split
+from benchmarks.calibration import samples
+from benchmarks.common import ROOT, CommandFailed, cores, machine, measure
+from benchmarks.compile.quality import latencies, open_model
+from edgebig.errors import EdgebigError
+from edgebig.graph import Executor, Graph
+from edgebig.graph.execute import Level
+from edgebig.graph.passes import (
+    FoldBatchNorm,
+    FoldConstants,
+    NameNodes,
+    RaiseOpset,
+    RaiseToFloat32,
+    RemoveNoOps,
+    run_passes,
+)
+from edgebig.recipe import Recipe
+
+HERE = Path(__file__).resolve().parent
+DATA = ROOT.parent / "shared" / "data"
+LEVELS: Mapping[str, Level] = {"cpu": "all", "l4": "off"}
+Array = np.ndarray[Any, Any]
+
+_OPSET = 19
+_SPEED = 1.9
+"""To reach for SqueezeNet, of FP32's."""
+
+_PACKAGES = ("numpy", "onnx", "onnx-ir", "onnxruntime", "pillow")
+
+
+@dataclass(frozen=True)
+class Side:
+    """A quantized model that is compared.
+
+    Attributes:
+        title: for people.
+        target: ``cpu`` or ``l4``.
+        peer: what vision_peer.py is told; empty for edgebig.
+        recipe: fields that differ from the shipped recipe.
+        method: of calibration, where it is not the recipe's.
+    """
+
+    title: str
+    target: str
+    peer: str = ""
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    method: str | None = None
+
+    @property
+    def is_tested(self) -> bool:
+        """Whether it is not what a user gets who asks for nothing."""
+        return bool(self.recipe) or self.method is not None
+
+
+def sides(target: str) -> tuple[Side, ...]:
+    """All that are compared for a target."""
+    kind = "-symmetric" if target == "l4" else ""
+    equal, biased = ("equalize", "smooth"), ("equalize", "smooth", "bias")
+    return (
+        Side("edgebig, as it comes", target),
+        Side("edgebig, no repair", target, recipe={"repair": ()}),
+        *(Side(f"edgebig, no repair, {m}", target, recipe={"repair": ()}, method=m) for m in ("percentile", "mse")),
+        Side("edgebig, equalize", target, recipe={"repair": equal}),
+        Side("edgebig, equalize, bias", target, recipe={"repair": biased}),
+        Side("edgebig, equalize, adaround", target, recipe={"repair": (*equal, "adaround")}),
+        Side("edgebig, equalize, adaround, bias", target, recipe={"repair": (*biased, "adaround")}),
+        *(Side(f"ONNX Runtime, {m}", target, f"ort{kind}-{m}") for m in ("min-max", "percentile", "entropy")),
+        Side("NNCF", target, f"nncf{kind}"),
+    )
+
+
+def main() -> int:
+    """Measures and prints; the exit code is 0 whatever was measured."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--quick", action="store_true", help="one view of each picture, no settings under test")
+    parser.add_argument("--threads", type=int, default=min(2, cores()), help="of every model whose latency is measured")
+    parser.add_argument("--model", choices=MODELS, action="append", help="only this one")
+    parser.add_argument("--target", choices=LEVELS, action="append", help="only this one")
+    asked = parser.parse_args()
+    if not (DATA / "images").is_dir():
+        sys.exit(f"error: the folder of models and pictures is not here: {DATA}")
+    setup = {**machine(), "threads": str(asked.threads)}
+    figures: list[Figure] = []
+    missing: list[str] = []
+    for name in asked.model or MODELS:
+        with tempfile.TemporaryDirectory(prefix="edgebig-bench-") as folder:
+            bench = Bench(MODELS[name], Path(folder), 1 if asked.quick else MODELS[name].views)
+            for target in asked.target or LEVELS:
+                chosen = [side for side in sides(target) if not (asked.quick and side.is_tested)]
+                made, failed = bench.make(chosen)
+                missing += failed
+                figures += bench.agreements(made)
+                if target == "cpu":
+                    figures += bench.speeds(made, asked.threads, 1.0 if asked.quick else 5.0)
+    figures.sort(key=lambda figure: figure.what)
+    report("Vision models in INT8", figures, setup, _PACKAGES, missing, as_json=asked.json)
+    return 0
+
+
+class Bench:
+    """One model, its pictures, and FP32's answers."""
+
+    def __init__(self, model: Model, work: Path, views: int) -> None:
+        say(model.title)
+        self._model, self._work = model, work
+        self._file = DATA / model.file
+        self._fp32 = work / "fp32.onnx"
+        graph = Graph.load(self._file)
+        passes = [RaiseOpset(_OPSET), RaiseToFloat32(), FoldBatchNorm(), FoldConstants(), RemoveNoOps(), NameNodes()]
+        run_passes(graph, passes)
+        graph.save(self._fp32)
+        self._input, self._outputs = graph.inputs[0].name, [spec.name for spec in graph.outputs]
+        seen, unseen = split(DATA / "images")
+        (work / "seen").mkdir()
+        for file in seen:
+            (work / "seen" / file.name).symlink_to(file.resolve())
+        samples.write(work / "samples.npz", ({self._input: array} for array in inputs(model, seen)))
+        self._feeds = [{self._input: array} for array in inputs(model, unseen, views)]
+        self._expected = self._run(self._file, "all")
+
+    def make(self, chosen: Sequence[Side]) -> tuple[dict[Side, Path], list[str]]:
+        """The quantized graph of each side, and why one is missing."""
+        made: dict[Side, Path] = {}
+        missing = []
+        for number, side in enumerate(chosen):
+            say(f"{self._model.title}, {side.target}: {side.title}")
+            try:
+                out = self._work / f"{side.target}-{number}"
+                made[side] = self._peer(side, out.with_suffix(".onnx")) if side.peer else self._edgebig(side, out)
+            except (CommandFailed, EdgebigError) as error:
+                reason = str(error).strip().splitlines()[-1]
+                missing.append(f"{self._model.title}, {side.target}: {side.title}: {reason}")
+        return made, missing
+
+    def agreements(self, made: Mapping[Side, Path]) -> list[Figure]:
+        """A row for each figure and side."""
+        figures = []
+        for side, file in made.items():
+            say(f"agreement of {side.title}")
+            found = self._model.agreement(self._expected, self._run(file, LEVELS[side.target]))
+            for index, (what, value) in enumerate(zip(self._model.figures, found, strict=True)):
+                limit = self._model.to_reach if index == 0 and not side.peer and not side.is_tested else None
+                name = f"{self._model.title}, {side.target}: {index + 1}: {what} with FP32, {len(self._feeds)} inputs"
+                figures.append(Figure(name, side.title, value, "" if limit is None else f">= {limit:g}"))
+        return figures
+
+    def speeds(self, made: Mapping[Side, Path], threads: int, seconds: float) -> list[Figure]:
+        """FP32's latency over each model's, all in turn."""
+        say("latency")
+        plain = {s: f for s, f in made.items() if not s.is_tested or "adaround" in s.recipe.get("repair", ())}
+        with ExitStack() as stack:
+            files = {"FP32": self._file, **{side.title: file for side, file in plain.items()}}
+            models = {name: open_model(str(path), threads, stack) for name, path in files.items()}
+            times = latencies(models, self._feeds[0], seconds)
+        what = f"{self._model.title}, cpu: 9: speed over FP32's, {threads} threads"
+        figures = []
+        for side in plain:
+            is_ours = not side.peer and not side.is_tested
+            limit = f">= {_SPEED}" if is_ours and self._model.to_reach is not None else ""
+            note = f"{times[side.title]:.2f} ms, FP32 {times['FP32']:.2f} ms"
+            figures.append(Figure(what, side.title, times["FP32"] / times[side.title], limit, 2, note))
+        return figures
+
+    def _edgebig(self, side: Side, out: Path) -> Path:
+        recipe = Recipe.load(self._model.recipe).changed(precision="int8", **side.recipe)
+        if side.method is not None:
+            recipe = recipe.with_calibration({"methods": (side.method,)})
+        edgebig.compile(self._file, out=out, target=side.target, recipe=recipe, calibration=self._work / "seen")
+        return next((out / "graphs").glob("*.onnx"))
+
+    def _peer(self, side: Side, out: Path) -> Path:
+        python = Path(sys.executable)
+        if side.peer.startswith("nncf"):
+            python = python_of(PEERS["nncf"])
+            if not python.exists():
+                raise CommandFailed("not installed: python benchmarks/accuracy/install_peers.py nncf")
+        measure((python, HERE / "vision_peer.py", side.peer, self._fp32, self._work / "samples.npz", out))
+        return out
+
+    def _run(self, file: Path, level: Level) -> list[Outputs]:
+        with Executor(file, level) as executor:
+            return [list(executor.run(feed, self._outputs).values()) for feed in self._feeds]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
