@@ -120,9 +120,7 @@ def main() -> int:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument(
-        "--quick", action="store_true", help="20 sentences, short timing, no search"
-    )
+    parser.add_argument("--quick", action="store_true", help="20 sentences, short timing, no search")
     parser.add_argument("--threads", type=int, default=min(2, cores()), help="of every model whose latency is measured")
     parser.add_argument("--max-drop", type=float, default=0.01, help="what auto may lose (edgebig's default: 0.01)")
     asked = parser.parse_args()

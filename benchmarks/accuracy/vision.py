@@ -19,7 +19,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,20 +68,20 @@ class Side:
         title: for people.
         target: ``cpu`` or ``l4``.
         peer: what vision_peer.py is told; empty for edgebig.
-        recipe: fields that differ from the shipped recipe.
-        method: of calibration, where it is not the recipe's.
+        repair: repairs, where they are not edgebig's own choice.
+        method: of calibration, likewise.
     """
 
     title: str
     target: str
     peer: str = ""
-    recipe: Mapping[str, Any] = field(default_factory=dict)
+    repair: tuple[str, ...] | None = None
     method: str | None = None
 
     @property
     def is_tested(self) -> bool:
         """Whether it is not what a user gets who asks for nothing."""
-        return bool(self.recipe) or self.method is not None
+        return self.repair is not None or self.method is not None
 
 
 def sides(target: str) -> tuple[Side, ...]:
@@ -90,12 +90,12 @@ def sides(target: str) -> tuple[Side, ...]:
     equal, biased = ("equalize", "smooth"), ("equalize", "smooth", "bias")
     return (
         Side("edgebig, as it comes", target),
-        Side("edgebig, no repair", target, recipe={"repair": ()}),
-        *(Side(f"edgebig, no repair, {m}", target, recipe={"repair": ()}, method=m) for m in ("percentile", "mse")),
-        Side("edgebig, equalize", target, recipe={"repair": equal}),
-        Side("edgebig, equalize, bias", target, recipe={"repair": biased}),
-        Side("edgebig, equalize, adaround", target, recipe={"repair": (*equal, "adaround")}),
-        Side("edgebig, equalize, adaround, bias", target, recipe={"repair": (*biased, "adaround")}),
+        Side("edgebig, no repair", target, repair=()),
+        *(Side(f"edgebig, no repair, {m}", target, repair=(), method=m) for m in ("percentile", "mse")),
+        Side("edgebig, equalize", target, repair=equal),
+        Side("edgebig, equalize, bias", target, repair=biased),
+        Side("edgebig, equalize, adaround", target, repair=(*equal, "adaround")),
+        Side("edgebig, equalize, adaround, bias", target, repair=(*biased, "adaround")),
         *(Side(f"ONNX Runtime, {m}", target, f"ort{kind}-{m}") for m in ("min-max", "percentile", "entropy")),
         Side("NNCF", target, f"nncf{kind}"),
     )
@@ -180,7 +180,7 @@ class Bench:
     def speeds(self, made: Mapping[Side, Path], threads: int, seconds: float) -> list[Figure]:
         """FP32's latency over each model's, all in turn."""
         say("latency")
-        plain = {s: f for s, f in made.items() if not s.is_tested or "adaround" in s.recipe.get("repair", ())}
+        plain = {s: f for s, f in made.items() if not s.is_tested or "adaround" in (s.repair or ())}
         with ExitStack() as stack:
             files = {"FP32": self._file, **{side.title: file for side, file in plain.items()}}
             models = {name: open_model(str(path), threads, stack) for name, path in files.items()}
@@ -195,7 +195,7 @@ class Bench:
         return figures
 
     def _edgebig(self, side: Side, out: Path) -> Path:
-        recipe = Recipe.load(self._model.recipe).changed(precision="int8", **side.recipe)
+        recipe = Recipe.load(self._model.recipe).changed(precision="int8", repair=side.repair)
         if side.method is not None:
             recipe = recipe.with_calibration({"methods": (side.method,)})
         edgebig.compile(self._file, out=out, target=side.target, recipe=recipe, calibration=self._work / "seen")

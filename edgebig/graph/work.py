@@ -61,7 +61,10 @@ def observed_shapes(graph: Graph, sample: Mapping[str, np.ndarray[Any, Any]]) ->
 def _has_shape_kernel(value: ir.Value) -> bool:
     if isinstance(value.type, ir.SequenceType):
         return False
-    return value.dtype is None or not (value.dtype.is_floating_point() and value.dtype.bitwidth <= 8)
+    if value.dtype is None:
+        producer = value.producer()
+        return producer is None or producer.op_type != "QuantizeLinear"
+    return not (value.dtype.is_floating_point() and value.dtype.bitwidth <= 8)
 
 
 def macs(graph: Graph, shapes: Shapes) -> dict[str, int]:

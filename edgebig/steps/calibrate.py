@@ -197,7 +197,8 @@ def _collect(part: PartWork, request: Request, chosen: _Chosen, feedback: Feedba
         raise CalibrationError(
             "--calib-device cuda: this ONNX Runtime has no CUDA that works: install onnxruntime-gpu and a driver"
         )
-    part.ranges = collected.ranges(methods[0])
+    part.by_method = tuple(collected.ranges(method) for method in methods)
+    part.ranges = part.by_method[0]
     if request.target.is_nvidia:
         golden = collect(observed, tensors, [("golden", g) for g in chosen.golden], chosen.origin)
         part.extremes = collected.ranges(MinMax()).merge(golden.ranges(MinMax()))

@@ -89,8 +89,9 @@ def _quantized(
         left = f", about {passed / step * (steps - step):.0f} s left" if step > 1 else ""
         notes.progress(f"{what} ({step + 1} of {steps}{left})")
 
+    make, level = _maker(part, request, formats[0], groups), _level(request)
+    _choose_method(part, groups, formats[0], lambda choice: yardstick.distance(make(choice), level), notes)
     with known_losses(_key(part, request)) as known:
-        make, level = _maker(part, request, formats[0], groups), _level(request)
         found = search(
             options,
             formats,
@@ -113,6 +114,28 @@ def _quantized(
         f"{part.name}: auto quantizes {len(found.choice)} of {len(groups)} groups of layers: it loses {lost:.2g}"
     )
     return _pays(part, request, macs(graph, shapes), chosen, layers, notes)
+
+
+def _choose_method(
+    part: PartWork,
+    groups: Mapping[str, Group],
+    fmt: str,
+    distance: Callable[[Mapping[str, str]], float],
+    notes: StageNotes,
+) -> None:
+    """Takes the ranges of that method with which the whole model in ``fmt`` stays nearest: none wins everywhere."""
+    if len(part.by_method) < 2:
+        return
+    found = []
+    for ranges in part.by_method:
+        notes.progress(f"trying {ranges.method} ranges")
+        part.ranges = ranges
+        found.append((distance(dict.fromkeys(groups, fmt)), ranges))
+    part.ranges = min(found, key=lambda pair: pair[0])[1]
+    if part.calibration is not None:
+        part.calibration |= part.ranges.to_json()
+    figures = ", ".join(f"{ranges.method} {lost:.2g}" for lost, ranges in found)
+    notes.note(f"{part.name}: auto took {part.ranges.method} ranges; every layer in {fmt} loses with {figures}")
 
 
 def _maker(

@@ -53,6 +53,7 @@ class PartWork:
         repairs: a line for each thing that was done.
         plan: what each layer computes with, once it is quantized.
         ranges: of the activations, by the method that was asked for.
+        by_method: the same by every method that was asked for.
         extremes: of the activations, over the golden inputs too: what FP16 must hold.
         calibration: the report on them, as plain data.
         exact: the float graph that ``lowered`` was quantized from, with the same values inside.
@@ -75,6 +76,7 @@ class PartWork:
     repairs: list[str] = field(default_factory=list)
     plan: PlanFile | None = None
     ranges: Ranges | None = None
+    by_method: tuple[Ranges, ...] = ()
     extremes: Ranges | None = None
     calibration: dict[str, Any] | None = None
     exact: Graph | None = None

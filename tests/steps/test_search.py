@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nets import Sample, net, node, normal
+from nets import Sample, conv_net, net, node, normal, samples_for
 
 import edgebig
 from edgebig.bundle import Bundle
@@ -186,3 +186,21 @@ def test_layers_kept_by_name_are_no_matter_of_the_search(model: Path, tmp_path: 
     assert "auto quantizes 3 of 3 groups of layers" in notes
     rows = {row["node"]: row for row in plan_of(bundle)["layers"]}
     assert (rows["bad"]["format"], rows["bad"]["reason"]) == ("float", "kept in float by the recipe (bad)")
+
+
+def test_of_several_methods_auto_takes_the_one_that_loses_least(tmp_path: Path) -> None:
+    path = tmp_path / "conv.onnx"
+    graph = conv_net()
+    graph.save(path)
+    samples = samples_for(graph, 24, batch=1)
+    # one sample far beyond the others: a range that holds it leaves few steps for them
+    samples[-1] = {name: array * 1000 for name, array in samples[-1].items()}
+    names = ("min-max", "percentile", "mse")
+    recipe = Recipe(precision="auto", max_drop=0.5).with_calibration({"methods": names})
+    bundle = edgebig.compile(path, recipe=recipe, target="l4", calibration=samples, out=tmp_path / "b")
+    (line,) = (n for s in bundle.manifest.stages for n in s.notes if "ranges; every layer in" in n)
+    losses = {name: float(line.split(f"{name} ")[-1].split(",")[0]) for name in names}
+    taken = line.split("auto took ")[1].split(" ranges")[0]
+    assert losses[taken] == min(losses.values()) and len(set(losses.values())) > 1
+    ranges = json.loads((bundle.path / "calibration" / "model.ranges.json").read_text(encoding="utf-8"))
+    assert ranges["method"] == taken
