@@ -1,7 +1,8 @@
 """A peer's side, in the environment of the peer: python peer.py HOW MODEL.onnx SAMPLES.npz OUT.onnx SAMPLES
 
 HOW is one of:
-    ort-symmetric    ONNX Runtime's quantize_static as for TensorRT: S8S8, symmetric, weights per channel, only MatMul
+    ort-symmetric    ONNX Runtime's quantize_static as for TensorRT: S8S8, symmetric, weights per channel, only the
+                     products with weights (its option MatMulConstBOnly has no effect on QDQ, so they are named)
     nncf             nncf.quantize, model type transformer (SmoothQuant among it), its preset for transformers
     nncf-symmetric   the same with the preset PERFORMANCE: symmetric activations
     modelopt-int8, modelopt-fp8     modelopt.onnx.quantization.quantize, max calibration, the rest in FP32
@@ -24,7 +25,8 @@ from benchmarks.calibration.samples import Sample, read
 
 
 def ort_symmetric(model: Path, samples: list[Sample], out: Path) -> None:
-    """As benchmarks/compile/peer_minilm.py, but signed and symmetric, without Gather."""
+    """As benchmarks/compile/peer_minilm.py, but signed and symmetric, without Gather and attention's products."""
+    import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -38,17 +40,20 @@ def ort_symmetric(model: Path, samples: list[Sample], out: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         prepared = str(Path(folder) / "prepared.onnx")
         quant_pre_process(str(model), prepared, skip_symbolic_shape=True)
+        graph = onnx.load(prepared).graph
+        weights = {w.name for w in graph.initializer}
+        computed = [n.name for n in graph.node if n.op_type == "MatMul" and n.input[1] not in weights]
         quantize_static(
             prepared,
             str(out),
             Reader(),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["MatMul"],
+            nodes_to_exclude=computed,
             extra_options={
                 "OpTypesToExcludeOutputQuantization": ["MatMul"],
                 "ActivationSymmetric": True,
                 "WeightSymmetric": True,
-                "MatMulConstBOnly": True,
             },
             per_channel=True,
             activation_type=QuantType.QInt8,

@@ -67,7 +67,8 @@ def nncf(model: Path, samples: list[Sample], out: Path, *, is_symmetric: bool) -
     import nncf as package
     import onnx
 
-    loaded = onnx.load(model)
+    # it asks for the shapes of inner values
+    loaded = onnx.shape_inference.infer_shapes(onnx.load(model))
     presets = package.QuantizationPreset
     quantized = package.quantize(
         loaded,

@@ -2,8 +2,8 @@
 
 Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction", section 4.2, in its
 empirical form (appendix D): the mean over samples and positions of a layer's float output less its quantized one is
-added to its bias. Layers are corrected in the graph's order, some at a time, so that a shift which an earlier layer
-causes is not corrected twice.
+added to its bias. Layers are corrected in the graph's order, together only where none depends on another: else a shift
+would be corrected where it arises and again in every layer behind, which is worse than no correction.
 """
 
 from __future__ import annotations
@@ -23,26 +23,21 @@ from edgebig.quantize.repair.fold import replace
 Array = np.ndarray[Any, Any]
 Samples = Iterable[Mapping[str, Array]]
 
-GROUPS = 8
-"""Into which layers are divided: each takes one more pass over the samples, up to its last layer."""
-
 _LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 _MAPS = {"Conv", "ConvTranspose"}
 
 
-def bias_shifts(
-    float_graph: Graph, quantized_graph: Graph, nodes: Sequence[str], samples: Samples, groups: int = GROUPS
-) -> dict[str, Array]:
+def bias_shifts(float_graph: Graph, quantized_graph: Graph, nodes: Sequence[str], samples: Samples) -> dict[str, Array]:
     """What is to be added to the layers' biases, by node, float64 ``[channels]``.
 
-    Only the values of one group's layers on one sample are alive at a time.
+    Each step along the longest chain of layers takes a pass of both graphs, up to that step, over the samples. Only
+    the values of one step's layers on one sample are alive at a time.
 
     Args:
         float_graph: the graph that was quantized.
         quantized_graph: it with Q/DQ pairs, before any lowering to FP16; neither is changed.
         nodes: names of Conv, ConvTranspose, Gemm or MatMul nodes of both graphs.
-        samples: inputs of the graphs; iterated twice for each group.
-        groups: how many groups; as many as there are layers is exact.
+        samples: inputs of the graphs; iterated twice for each step.
 
     Raises:
         CalibrationError: no samples, or an output is not finite.
@@ -55,8 +50,7 @@ def bias_shifts(
     if missing:
         raise GraphError(f"no layer {sorted(missing)[0]!r} in both graphs: name layers of the graph that was quantized")
     found: dict[str, Array] = {}
-    for part in np.array_split(order, min(groups, len(order))) if order else []:
-        names = [str(name) for name in part]
+    for names in _steps(exact, set(order)):
         expected, given = _means(exact, names, "all", samples), _means(rounded, names, "off", samples)
         for name in names:
             found[name] = expected[name] - given[name]
@@ -85,6 +79,19 @@ def add_to_bias(graph: Graph, shifts: Mapping[str, Array]) -> list[str]:
         why = _in_addition(graph, node, shift) if node.op_type == "MatMul" else _in_layer(graph, node, shift)
         declined += [f"{node.name}: its bias is not corrected: {why}"] if why is not None else []
     return declined
+
+
+def _steps(graph: Graph, names: set[str]) -> list[list[str]]:
+    """The layers by the number of layers on the longest way to them: those of one step do not depend on each other."""
+    behind: dict[int, int] = {}
+    steps: dict[int, list[str]] = {}
+    for node in graph.model.graph:
+        depth = max((behind.get(id(value), 0) for value in node.inputs), default=0)
+        if str(node.name) in names:
+            steps.setdefault(depth, []).append(str(node.name))
+            depth += 1
+        behind |= {id(value): depth for value in node.outputs}
+    return [steps[depth] for depth in sorted(steps)]
 
 
 def _means(graph: Graph, names: Sequence[str], level: Level, samples: Samples) -> dict[str, Array]:

@@ -59,7 +59,7 @@ def test_corrected_layers_have_the_float_means(make: object, target: str) -> Non
         means = [(fetched(graph, n, samples) - fetched(found, n, samples)) for n in layers]
         return max(float(np.abs(m.mean(axis=(0, *range(2, m.ndim)))).max()) for m in means)
 
-    shifts = bias_shifts(graph, rounded(graph), layers, samples, groups=len(layers))
+    shifts = bias_shifts(graph, rounded(graph), layers, samples)
     corrected = graph.clone()
     assert add_to_bias(corrected, shifts) == []
     before, after = off(rounded(graph)), off(rounded(corrected))
