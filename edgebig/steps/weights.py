@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
+
+import numpy as np
 
 from edgebig.graph import Graph
 from edgebig.quantize import Plan, insert_qdq
 from edgebig.quantize.repair.awq import awq
+from edgebig.quantize.repair.bias import add_to_bias, bias_shifts
 from edgebig.quantize.repair.rounding import Method
 from edgebig.quantize.repair.weights import round_weights
 from edgebig.recipe import Repair
+from edgebig.similarity import Similarity
 from edgebig.stages import StageNotes
 from edgebig.steps.work import PartWork
+from edgebig.verify import outputs_of, similarity_of
 
-_NEED_SAMPLES = ("awq", "gptq", "adaround")
+Array = np.ndarray[Any, Any]
+
+_NEED_SAMPLES = ("awq", "gptq", "adaround", "bias")
 
 
 def quantize_weights(
@@ -52,5 +60,50 @@ def quantize_weights(
         notes.progress(rounding)
         rounded = round_weights(graph, plan, part.samples, method=rounding)
         done.append(f"{'GPTQ' if rounding == 'gptq' else 'adaptive rounding'} of {len(rounded)} weights")
+    if "bias" in wanted and part.samples is not None:
+        notes.progress("bias correction")
+        done += _correct_biases(graph, plan, part, rounded, scales, notes)
     insert_qdq(graph, plan, rounded, scales)
     return tuple(done)
+
+
+def _correct_biases(
+    graph: Graph,
+    plan: Plan,
+    part: PartWork,
+    rounded: Mapping[str, Array],
+    scales: Mapping[str, Array] | None,
+    notes: StageNotes,
+) -> list[str]:
+    """Adds to the biases that are there what quantization shifts outputs by, if that brings held-out outputs nearer."""
+
+    def loss(biased: Graph) -> float:
+        quantized = biased.clone()
+        insert_qdq(quantized, plan, rounded, scales)
+        found = similarity_of(part.examples().outputs, outputs_of(quantized, part.examples().inputs, "off"))
+        return 1 - Similarity.worst(found.values()).cosine
+
+    # a convolution without a bias would get one, and then another plan
+    nodes = [w.node for w in plan.weights if w.node not in _without_bias(graph)]
+    quantized = graph.clone()
+    insert_qdq(quantized, plan, rounded, scales)
+    shifts = bias_shifts(graph, quantized, nodes, part.samples or ())
+    corrected = graph.clone()
+    declined = add_to_bias(corrected, shifts)
+    before, after = loss(graph), loss(corrected)
+    if after >= before:
+        notes.decline(
+            f"{part.name}: bias correction was not taken: the loss is {after:.2g} with it, {before:.2g} without"
+        )
+        return []
+    add_to_bias(graph, shifts)
+    notes.decline(*(f"{part.name}: {line}" for line in declined))
+    return [f"biases of {len(shifts) - len(declined)} layers corrected: the loss is {after:.2g}, {before:.2g} without"]
+
+
+def _without_bias(graph: Graph) -> set[str]:
+    return {
+        str(node.name)
+        for node in graph.model.graph
+        if node.op_type in {"Conv", "ConvTranspose", "Gemm"} and (len(node.inputs) < 3 or node.inputs[2] is None)
+    }
