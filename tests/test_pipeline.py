@@ -131,7 +131,7 @@ def test_a_target_and_a_precision(target: str, precision: str, tmp_path: Path) -
     with edgebig.load(tmp_path / "b") as session:
         for inputs, expected in golden(bundle):
             found = session.run(inputs)["y"]
-            assert np.abs(found - expected["y"]).max() < 0.1 * np.abs(expected["y"]).max()
+            assert np.abs(found - expected["y"]).max() < 0.15 * np.abs(expected["y"]).max()
 
 
 @pytest.mark.parametrize("make", [add_one, mlp, two_inputs, conv_net, attention_net])
