@@ -1,7 +1,10 @@
-"""Questions about values and nodes that several stages ask."""
+"""Questions about values and nodes that several stages ask, and how a weight is added."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import onnx_ir as ir
 
 from edgebig.graph.graph import Graph
@@ -19,6 +22,19 @@ def constant(value: ir.Value | None) -> ir.TensorProtocol | None:
     if value is None or value.producer() is not None or value.is_graph_input():
         return None
     return value.const_value
+
+
+def new_initializer(graph: Graph, name: str, array: np.ndarray[Any, Any], dtype: ir.DataType | None = None) -> ir.Value:
+    """Registers a weight; the graph may use the name already, then it gets a number."""
+    taken = graph.model.graph.initializers
+    unique, number = name, 1
+    while unique in taken:
+        number += 1
+        unique = f"{name}/{number}"
+    tensor = ir.tensor(array, dtype=dtype, name=unique)
+    value = ir.Value(name=unique, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    graph.model.graph.register_initializer(value)
+    return value
 
 
 def static_shape(shape: ir.ShapeProtocol | None) -> tuple[int, ...] | None:

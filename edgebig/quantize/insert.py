@@ -12,7 +12,7 @@ import onnx_ir as ir
 from edgebig.errors import GraphError
 from edgebig.graph import Graph
 from edgebig.graph.check import check_graph
-from edgebig.graph.values import constant
+from edgebig.graph.values import constant, new_initializer
 from edgebig.quantize.formats import INT8, NVFP4, Format, channel_scales
 from edgebig.quantize.plan import ActivationChoice, Plan, WeightChoice
 from edgebig.quantize.scales import fp8_scales, spread, tensor_scale, weight_scales
@@ -60,8 +60,8 @@ def _quantize_activation(graph: Graph, value: ir.Value, choice: ActivationChoice
     main = graph.model.graph
     readers = None if choice.readers is None else {id(nodes[name]) for name in choice.readers}
     uses = [(node, index) for node, index in value.uses() if readers is None or id(node) in readers]
-    scale = _initializer(graph, f"{value.name}/scale", np.array(choice.scale, np.float32))
-    zero = _initializer(graph, f"{value.name}/zero_point", _zero_point(choice.format, choice.zero_point))
+    scale = new_initializer(graph, f"{value.name}/scale", np.array(choice.scale, np.float32))
+    zero = new_initializer(graph, f"{value.name}/zero_point", _zero_point(choice.format, choice.zero_point))
     quantize = ir.Node("", "QuantizeLinear", [value, scale, zero], name=f"{value.name}/quantize")
     _describe(quantize.outputs[0], f"{value.name}/quantized", choice.format.dtype, value.shape)
     new = [quantize]
@@ -101,13 +101,13 @@ def _quantize_weight(
     if choice.block is not None:
         attributes.append(ir.AttrInt64("block_size", choice.block))
     name = f"{value.name}/{choice.node}"
-    inputs = [_initializer(graph, f"{name}/quantized", values, fmt.dtype)]
+    inputs = [new_initializer(graph, f"{name}/quantized", values, fmt.dtype)]
     if fmt == NVFP4:
         inputs.append(_nvfp4_scale(graph, node, name, scale, tensor_scale(weight)))
     else:
         zero = np.broadcast_to(_zero_point(fmt, 0), scale.shape).copy()
-        inputs.append(_initializer(graph, f"{name}/scale", scale))
-        inputs.append(_initializer(graph, f"{name}/zero_point", zero, fmt.dtype))
+        inputs.append(new_initializer(graph, f"{name}/scale", scale))
+        inputs.append(new_initializer(graph, f"{name}/zero_point", zero, fmt.dtype))
     dequantize = ir.Node("", "DequantizeLinear", inputs, attributes, name=f"{name}/dequantize")
     _describe(dequantize.outputs[0], f"{name}/dequantized", ir.DataType.FLOAT, value.shape)
     graph.model.graph.insert_before(node, dequantize)
@@ -118,8 +118,8 @@ def _quantize_weight(
 def _nvfp4_scale(graph: Graph, node: ir.Node, name: str, scale: Array, whole: Array) -> ir.Value:
     """The scales of NVFP4's blocks, dequantized from FP8."""
     inputs = [
-        _initializer(graph, f"{name}/scale/quantized", fp8_scales(scale, whole)),
-        _initializer(graph, f"{name}/scale/scale", whole),
+        new_initializer(graph, f"{name}/scale/quantized", fp8_scales(scale, whole)),
+        new_initializer(graph, f"{name}/scale/scale", whole),
     ]
     dequantize = ir.Node("", "DequantizeLinear", inputs, name=f"{name}/scale/dequantize")
     _describe(dequantize.outputs[0], f"{name}/scale", ir.DataType.FLOAT, ir.Shape(scale.shape))
@@ -144,9 +144,9 @@ def _quantize_bias(graph: Graph, node: ir.Node, plan: Plan, weight_scale: Array)
     quantized = np.clip(np.rint(bias / scale), limit.min, limit.max).astype(np.int32)
     name = f"{value.name}/{node.name}"
     inputs = [
-        _initializer(graph, f"{name}/quantized", quantized),
-        _initializer(graph, f"{name}/scale", scale.astype(np.float32)),
-        _initializer(graph, f"{name}/zero_point", np.zeros(scale.shape, np.int32)),
+        new_initializer(graph, f"{name}/quantized", quantized),
+        new_initializer(graph, f"{name}/scale", scale.astype(np.float32)),
+        new_initializer(graph, f"{name}/zero_point", np.zeros(scale.shape, np.int32)),
     ]
     attributes = [ir.AttrInt64("axis", 0)] if scale.ndim else []
     new = ir.Node("", "DequantizeLinear", inputs, attributes, name=f"{name}/dequantize")
@@ -164,8 +164,8 @@ def _quantize_embedding(graph: Graph, node: ir.Node) -> None:
     rows = np.asarray(tensor.numpy(), np.float32)
     scale = channel_scales(rows, 0, INT8)[:, None]
     name = f"{table.name}/{node.name}"
-    quantized = _initializer(graph, f"{name}/quantized", INT8.quantize(rows, scale))
-    scales = _initializer(graph, f"{name}/scale", scale)
+    quantized = new_initializer(graph, f"{name}/quantized", INT8.quantize(rows, scale))
+    scales = new_initializer(graph, f"{name}/scale", scale)
     result = node.outputs[0]
     gathered = ir.Node("", "Gather", [quantized, indices], [ir.AttrInt64("axis", 0)], name=f"{name}/rows")
     _describe(gathered.outputs[0], f"{name}/rows", ir.DataType.INT8, result.shape)
@@ -184,19 +184,6 @@ def _zero_point(fmt: Format, value: int) -> Array:
     if fmt.dtype == ir.DataType.FLOAT8E4M3FN:
         return np.zeros((), ml_dtypes.float8_e4m3fn)
     return np.array(value, fmt.dtype.numpy())
-
-
-def _initializer(graph: Graph, name: str, array: Array, dtype: ir.DataType | None = None) -> ir.Value:
-    """A new initializer; the model may use the name already, then it gets a number."""
-    taken = graph.model.graph.initializers
-    unique, number = name, 1
-    while unique in taken:
-        number += 1
-        unique = f"{name}/{number}"
-    tensor = ir.tensor(array, dtype=dtype, name=unique)
-    value = ir.Value(name=unique, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
-    graph.model.graph.register_initializer(value)
-    return value
 
 
 def _describe(value: ir.Value, name: str, dtype: ir.DataType, shape: ir.Shape | None) -> None:

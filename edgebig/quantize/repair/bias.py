@@ -17,7 +17,7 @@ import onnx_ir as ir
 from edgebig.errors import CalibrationError, GraphError
 from edgebig.graph import Executor, Graph
 from edgebig.graph.execute import Level
-from edgebig.graph.values import constant, consumers
+from edgebig.graph.values import constant, consumers, new_initializer
 from edgebig.quantize.repair.fold import replace
 
 Array = np.ndarray[Any, Any]
@@ -129,7 +129,7 @@ def _add_behind(graph: Graph, shifts: Mapping[str, Array]) -> None:
         array = shifts[str(node.name)].astype(np.float32)
         if node.op_type in _MAPS and value.shape is not None:
             array = array.reshape(-1, *[1] * (len(value.shape) - 2))
-        shift = _constant(graph, f"{node.name}/shift", array)
+        shift = new_initializer(graph, f"{node.name}/shift", array)
         add = ir.Node("", "Add", [value, shift], name=f"{node.name}/corrected")
         result = add.outputs[0]
         result.name, result.type, result.shape = f"{value.name}/corrected", value.type, value.shape
@@ -148,7 +148,7 @@ def _in_layer(graph: Graph, node: ir.Node, shift: Array) -> str | None:
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     if bias is None:
         node.resize_inputs(3)
-        node.replace_input_with(2, _constant(graph, f"{node.name}/bias", (shift / scale).astype(np.float32)))
+        node.replace_input_with(2, new_initializer(graph, f"{node.name}/bias", (shift / scale).astype(np.float32)))
         return None
     tensor = constant(bias)
     if tensor is None:
@@ -170,15 +170,3 @@ def _in_addition(graph: Graph, node: ir.Node, shift: Array) -> str | None:
         return "what is added to it is no vector of its channels"
     replace(graph, add, index, array + shift)
     return None
-
-
-def _constant(graph: Graph, name: str, array: Array) -> ir.Value:
-    taken = graph.model.graph.initializers
-    unique, number = name, 1
-    while unique in taken:
-        number += 1
-        unique = f"{name}/{number}"
-    tensor = ir.tensor(array, name=unique)
-    value = ir.Value(name=unique, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
-    graph.model.graph.register_initializer(value)
-    return value

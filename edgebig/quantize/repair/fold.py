@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgebig.graph import Graph
-from edgebig.graph.values import constant, consumers
+from edgebig.graph.values import constant, consumers, new_initializer
 
 Array = np.ndarray[Any, Any]
 
@@ -137,19 +137,12 @@ def rename_between(edited: Iterable[ir.Node], value: ir.Value, suffix: str) -> N
 def replace(graph: Graph, node: ir.Node, index: int, array: Array) -> None:
     """Gives a node a new float32 constant."""
     old = node.inputs[index]
-    initializers = graph.model.graph.initializers
-    # a name that says where it came from, and that no other constant has
-    base = f"{old.name if old is not None else node.name}/folded"
-    name, number = base, 1
-    while name in initializers:
-        number += 1
-        name = f"{base}/{number}"
-    tensor = ir.tensor(np.ascontiguousarray(array, np.float32), name=name)
-    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
-    graph.model.graph.register_initializer(value)
+    # a name that says where it came from
+    name = f"{old.name if old is not None else node.name}/folded"
+    value = new_initializer(graph, name, np.ascontiguousarray(array, np.float32))
     node.replace_input_with(index, value)
     if old is not None and not old.uses() and not old.is_graph_output():
-        initializers.pop(str(old.name), None)
+        graph.model.graph.initializers.pop(str(old.name), None)
 
 
 def _before(node: ir.Node, index: int, known: Known) -> list[Edit] | str:

@@ -20,7 +20,7 @@ import onnx_ir as ir
 
 from edgebig.calibrate.ranges import Range
 from edgebig.graph import Graph
-from edgebig.graph.values import constant
+from edgebig.graph.values import constant, new_initializer
 from edgebig.graph.work import Shape, observed_shapes
 from edgebig.quantize.formats import Format, channel_scales
 from edgebig.quantize.repair.fold import Known, apply, edits, rename_between
@@ -172,7 +172,7 @@ def _apply(
     for node, weight in zip(nodes, weights, strict=True):
         heavy = weight * scale[:, None]
         heavy = heavy.T if node.attributes.get_int("transB", 0) else heavy
-        node.replace_input_with(1, _initializer(graph, f"{node.name}/smoothed_weight", np.ascontiguousarray(heavy)))
+        node.replace_input_with(1, new_initializer(graph, f"{node.name}/smoothed_weight", np.ascontiguousarray(heavy)))
     inverse = (1 / scale).astype(np.float32)
     found = edits(value, {id(n) for n in nodes}, Known(len(inverse), shapes))
     if not isinstance(found, str):
@@ -180,7 +180,7 @@ def _apply(
         rename_between([edit.node for edit in found], value, "smoothed")
         return True
     name = f"{value.name}/smoothed"
-    multiply = ir.Node("", "Mul", [value, _initializer(graph, f"{name}/scale", inverse)], name=f"{name}/multiply")
+    multiply = ir.Node("", "Mul", [value, new_initializer(graph, f"{name}/scale", inverse)], name=f"{name}/multiply")
     result = multiply.outputs[0]
     result.name, result.type, result.shape = name, ir.TensorType(ir.DataType.FLOAT), value.shape
     main, producer = graph.model.graph, value.producer()
@@ -191,10 +191,3 @@ def _apply(
     for node in nodes:
         node.replace_input_with(0, result)
     return False
-
-
-def _initializer(graph: Graph, name: str, array: Array) -> ir.Value:
-    tensor = ir.tensor(array, name=name)
-    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
-    graph.model.graph.register_initializer(value)
-    return value
