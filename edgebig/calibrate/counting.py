@@ -1,7 +1,8 @@
-"""count: adds values to a histogram's counts; compiled where the package was built with a C compiler."""
+"""extremes and scan: what calibration asks of every value; compiled where the package was built with a C compiler."""
 
 from __future__ import annotations
 
+import math
 import threading
 from typing import Any
 
@@ -30,15 +31,29 @@ class _Scratch(threading.local):
 _scratch = _Scratch()
 
 
-def count_with_numpy(values: Array, scale: float, counts: Array) -> None:
-    """Adds one to ``counts[floor(value * scale) + HALF]`` for each value.
+def extremes_with_numpy(values: Array) -> tuple[float, float]:
+    """Smallest and largest value, ``inf`` and ``-inf`` of none, NaN twice where one is NaN; ``values`` as in scan."""
+    if values.size == 0:
+        return math.inf, -math.inf
+    return float(values.min()), float(values.max())
+
+
+def scan_with_numpy(values: Array, scale: float, counts: Array) -> tuple[float, float, bool]:
+    """The extremes, and whether every value has a bin; if so, ``counts[floor(value * scale) + HALF]`` grows for each.
 
     Args:
-        values: float32, of any shape, all finite and within the bins.
+        values: float32, of any shape.
         scale: a power of two.
-        counts: int64 [2 * HALF].
+        counts: int64 [2 * HALF]; of no use where a value has no bin.
     """
-    flat, factor = values.reshape(-1), np.float32(scale)
+    low, high = extremes_with_numpy(values)
+    fits = values.size == 0 or (low * scale >= -HALF and high * scale < HALF)
+    if fits:
+        _count(values.reshape(-1), np.float32(scale), counts)
+    return low, high, fits
+
+
+def _count(flat: Array, factor: np.float32, counts: Array) -> None:
     for start in range(0, flat.size, _CHUNK):
         part = flat[start : start + _CHUNK]
         if part.min() < 0:
@@ -79,17 +94,23 @@ def _positive(values: Array, scale: np.float32) -> Array:
 
 
 try:
-    from edgebig.calibrate._counting import count as _compiled
+    import edgebig.calibrate._counting as _compiled
 except ImportError:
     _compiled = None  # type: ignore[assignment]
 
 
-def count(values: Array, scale: float, counts: Array) -> None:
-    """As :func:`count_with_numpy`, with the same counts; other threads run meanwhile where it is compiled."""
+def extremes(values: Array) -> tuple[float, float]:
+    """As :func:`extremes_with_numpy`; other threads run meanwhile where it is compiled."""
     if _compiled is None:
-        count_with_numpy(values, scale, counts)
-    else:
-        _compiled(np.ascontiguousarray(values), scale, counts)
+        return extremes_with_numpy(values)
+    return _compiled.extremes(np.ascontiguousarray(values))
+
+
+def scan(values: Array, scale: float, counts: Array) -> tuple[float, float, bool]:
+    """As :func:`scan_with_numpy`, with the same result; other threads run meanwhile where it is compiled."""
+    if _compiled is None:
+        return scan_with_numpy(values, scale, counts)
+    return _compiled.scan(np.ascontiguousarray(values), scale, counts)
 
 
 IS_COMPILED = _compiled is not None

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edgebig.calibrate.counting import HALF, count
+from edgebig.calibrate.counting import HALF, scan
 
 Array = np.ndarray[Any, Any]
 
@@ -54,7 +54,7 @@ class DyadicHistogram:
         if self.exponent is None:
             self.counts[HALF] += values.size
             return
-        count(values, math.ldexp(1.0, -self.exponent), self.counts)
+        scan(values, math.ldexp(1.0, -self.exponent), self.counts)
 
     def merge(self, other: DyadicHistogram) -> None:
         """Adds what another histogram has counted."""
@@ -62,7 +62,15 @@ class DyadicHistogram:
         counts = other.counts
         if self.exponent is not None and other.exponent is not None:
             counts = _coarser(counts, self.exponent - other.exponent)
-        self.counts = self.counts + counts
+        self.counts += counts
+
+    def rectified(self) -> DyadicHistogram:
+        """Counts of ``max(x, 0)`` in bins as wide as these."""
+        found = DyadicHistogram()
+        found.exponent = self.exponent
+        found.counts[HALF:] = self.counts[HALF:]
+        found.counts[HALF] += self.counts[:HALF].sum()
+        return found
 
     def magnitudes(self) -> Array:
         """Counts of ``|x|`` in bins ``[k, k + 1)`` widths, int64 [HALF]; a negative edge counts one bin outside."""

@@ -16,11 +16,11 @@ from edgebig.calibrate.data.samples import Sample
 from edgebig.calibrate.feedback import Feedback
 from edgebig.calibrate.probe import Probes
 from edgebig.calibrate.statistics import TensorStatistics
+from edgebig.calibrate.tally import Tally, rectified, tally
 from edgebig.errors import CalibrationError
 from edgebig.graph import Executor
 
 Array = np.ndarray[Any, Any]
-Extremes = tuple[float, float]
 Result = TypeVar("Result")
 
 
@@ -60,6 +60,9 @@ class Runs:
         self._saved = len(self.finished)
         self._failed = self._torn = False
         self._state = progress.state
+        self._rectified: dict[str, list[str]] = {}
+        for after, source in probes.rectified.items():
+            self._rectified.setdefault(source, []).append(after)
         self._reductions = [output for names in probes.extremes.values() for output in names]
         self._locks = {name: threading.Lock() for name in halves[0]}
         self._pool = ThreadPoolExecutor(workers)
@@ -105,17 +108,18 @@ class Runs:
         try:
             while following is not None:
                 outputs: Sample = {}
-                seen: dict[str, Extremes] = {}
+                seen: dict[str, Tally] = {}
                 for index, group in enumerate(self._groups):
-                    values, found = self._once(where, following, group, first=index == 0)
-                    if index == 0:
-                        outputs = {name: values[name] for name in self._feedback.outputs}
+                    given, found = self._once(where, following, group, statistics, first=index == 0)
+                    outputs.update(given)
                     seen.update(found)
                     counted = True
-                    self._count(statistics, values, found)
+                    for name, tallied in found.items():
+                        self._take(statistics, name, tallied)
                 for name, sources in self._probes.derived.items():
-                    low_high = min(seen[s][0] for s in sources), max(seen[s][1] for s in sources)
-                    self._update(statistics[name], name, low_high, None)
+                    low = min(seen[s].smallest for s in sources)
+                    high = max(seen[s].largest for s in sources)
+                    self._take(statistics, name, Tally(low, high))
                 following = self._feedback.follow(following, outputs)
         except BaseException:
             self._failed, self._torn = True, self._torn or counted
@@ -124,40 +128,41 @@ class Runs:
         self.finished.add(number)
 
     def _once(
-        self, where: str, sample: Sample, group: Sequence[str], *, first: bool
-    ) -> tuple[Sample, dict[str, Extremes]]:
-        """One run: what it gave, and the extremes of each tensor that follow from that."""
+        self,
+        where: str,
+        sample: Sample,
+        group: Sequence[str],
+        statistics: Mapping[str, TensorStatistics],
+        *,
+        first: bool,
+    ) -> tuple[Sample, dict[str, Tally]]:
+        """One run: outputs to feed back, where it is the sample's first, and what was learnt of each tensor."""
         wanted = [name for name in group if name not in sample]
         if first:
             wanted += [*self._reductions, *(n for n in self._feedback.outputs if n not in wanted)]
         # ONNX Runtime takes an empty list for all outputs
-        values = self._executor.run(sample, wanted) if wanted else {}
+        values = self._executor.run_in_place(sample, wanted) if wanted else {}
         values.update({name: sample[name] for name in group if name in sample})
-        found: dict[str, Extremes] = {}
+        found: dict[str, Tally] = {}
         if first:
             found.update({name: _reduced(values, names) for name, names in self._probes.extremes.items()})
-        found.update(zip(group, self._spread(lambda name: _extremes(values[name]), group), strict=True))
-        for name, low_high in found.items():
-            if any(map(math.isnan, low_high)):
+        for each in self._spread(lambda name: self._tallies(name, values[name], statistics), group):
+            found.update(each)
+        for name, tallied in found.items():
+            if math.isnan(tallied.smallest) or math.isnan(tallied.largest):
                 raise CalibrationError(f"calibration: the tensor {name!r} became NaN on {where}: check that sample")
-        for name, source in self._probes.rectified.items():
-            if source in group:
-                found[name] = _rectified(*found[source])
-        return values, found
+        return ({name: values[name] for name in self._feedback.outputs} if first else {}), found
 
-    def _count(self, statistics: Mapping[str, TensorStatistics], values: Sample, found: Mapping[str, Extremes]) -> None:
-        def count(name: str) -> None:
-            kept, array = statistics[name], values.get(name)
-            if name in self._probes.rectified and kept.histogram is not None:
-                array = np.maximum(values[self._probes.rectified[name]], 0)
-            self._update(kept, name, found[name], array)
+    def _tallies(self, name: str, values: Array, statistics: Mapping[str, TensorStatistics]) -> dict[str, Tally]:
+        """Of a tensor, and of what a Relu makes of it."""
+        found = {name: tally(values, statistics[name].histogram)}
+        for after in self._rectified.get(name, ()):
+            found[after] = rectified(values, found[name], statistics[after].histogram)
+        return found
 
-        # what was looked at last is still in the cache
-        self._spread(count, list(found)[::-1])
-
-    def _update(self, kept: TensorStatistics, name: str, low_high: Extremes, values: Array | None) -> None:
+    def _take(self, statistics: Mapping[str, TensorStatistics], name: str, tallied: Tally) -> None:
         with self._locks[name]:
-            kept.update(*low_high, values)
+            statistics[name].take(tallied)
 
     def _spread(self, function: Callable[[str], Result], names: Sequence[str]) -> list[Result]:
         """The function's result for each name, over the counting threads, a few long tasks rather than many."""
@@ -174,17 +179,8 @@ class Runs:
         return cast("list[Result]", results)
 
 
-def _reduced(values: Mapping[str, Array], names: tuple[str, str, str]) -> Extremes:
+def _reduced(values: Mapping[str, Array], names: tuple[str, str, str]) -> Tally:
     smallest, largest, total = (float(values[name]) for name in names)
     if math.isfinite(smallest) and math.isfinite(largest) and math.isnan(total):
         smallest = math.nan
-    return smallest, largest
-
-
-def _extremes(array: Array) -> Extremes:
-    return (float(array.min()), float(array.max())) if array.size else (math.inf, -math.inf)
-
-
-def _rectified(smallest: float, largest: float) -> Extremes:
-    """Extremes after a Relu; those of no values stay."""
-    return (max(smallest, 0.0), max(largest, 0.0)) if smallest <= largest else (smallest, largest)
+    return Tally(smallest, largest)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgebig.calibrate.histogram import DyadicHistogram
+from edgebig.calibrate.tally import Tally
 
 Array = np.ndarray[Any, Any]
 
@@ -43,17 +44,26 @@ class TensorStatistics:
 
         An empty tensor has the extremes ``inf`` and ``-inf`` and changes nothing.
         """
-        if smallest > largest:
+        if self.histogram is not None and values is not None and math.isfinite(smallest) and math.isfinite(largest):
+            counts = DyadicHistogram()
+            counts.update(values, smallest, largest)
+            self.take(Tally(smallest, largest, counts))
+        else:
+            self.take(Tally(smallest, largest))
+
+    def take(self, tally: Tally) -> None:
+        """Takes what a sample's values were found to be; those of an empty tensor change nothing."""
+        if tally.smallest > tally.largest:
             return
-        self.smallest, self.largest = min(self.smallest, smallest), max(self.largest, largest)
+        self.smallest, self.largest = min(self.smallest, tally.smallest), max(self.largest, tally.largest)
         self.samples += 1
-        if not (math.isfinite(smallest) and math.isfinite(largest)):
+        if not tally.is_bounded:
             self.unbounded += 1
             return
-        self.sums[0] += _whole(smallest)
-        self.sums[1] += _whole(largest)
-        if self.histogram is not None and values is not None:
-            self.histogram.update(values, smallest, largest)
+        self.sums[0] += _whole(tally.smallest)
+        self.sums[1] += _whole(tally.largest)
+        if self.histogram is not None and tally.counts is not None:
+            self.histogram.merge(tally.counts)
 
     def merge(self, other: TensorStatistics) -> None:
         """Takes over what other statistics of the same tensor hold."""

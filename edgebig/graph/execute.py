@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -14,6 +15,7 @@ import onnxruntime as ort
 
 from edgebig.errors import GraphError
 from edgebig.graph.graph import Graph
+from edgebig.graph.memory import LARGE, frugal, is_large, load, write_weights
 
 Level = Literal["off", "basic", "all"]
 _LEVELS = {
@@ -21,12 +23,8 @@ _LEVELS = {
     "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
     "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
 }
-_IN_MEMORY_BELOW = 1 << 30
-_SMALL = 1 << 10
-"""Bytes below which a weight stays in the model: shape inference reads small ones only there."""
-
-_SHARED = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.INT8, ir.DataType.UINT8}
-
+_SHAREABLE = {f"tensor({name})" for name in ("float", "double", "int8", "uint8", "int32", "int64")}
+"""Of ONNX Runtime's types, those that every version hands out and NumPy takes by DLPack."""
 
 Device = Literal["cpu", "cuda"]
 _PROVIDERS: dict[Device, list[Any]] = {
@@ -70,14 +68,15 @@ class Executor:
         options.log_severity_level = 4
         # between two runs its idle threads would take the cores from whoever looks at the outputs
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        # the plan of a second run would stay in memory beside the first run's blocks
+        options.enable_mem_pattern = False
         if threads is not None:
             options.intra_op_num_threads = threads
         self._folder: tempfile.TemporaryDirectory[str] | None = None
-        # a session does not own the memory of weights that it was handed
-        self._weights: dict[str, np.ndarray[Any, Any]] = {}
         try:
-            model = self._model(graph, options)
-            self._session = ort.InferenceSession(model, options, providers=_PROVIDERS[device])
+            with frugal() if isinstance(graph, Graph) and graph.weight_bytes >= LARGE else nullcontext():
+                model = self._model(graph)
+                self._session = ort.InferenceSession(model, options, providers=_PROVIDERS[device])
         except Exception as error:  # ONNX Runtime's exceptions share no public base
             self.close()
             raise GraphError(f"ONNX Runtime refuses the graph {graph.name}: {error}") from error
@@ -85,34 +84,14 @@ class Executor:
         self.output_names = [o.name for o in self._session.get_outputs()]
         self._types = {i.name: i.type for i in self._session.get_inputs()}
 
-    def _model(self, graph: Graph | Path, options: ort.SessionOptions) -> bytes | str:
+    def _model(self, graph: Graph | Path) -> bytes | str:
         if isinstance(graph, Path):
             return str(graph)
-        if graph.weight_bytes < _IN_MEMORY_BELOW:
-            graph.load_weights()
-            return self._without_weights(graph, options)
+        if graph.weight_bytes < LARGE:
+            return _serialized(graph)
+        # ONNX Runtime maps the file where it needs the weights; from memory it would copy them, and be slower to load
         self._folder = tempfile.TemporaryDirectory(prefix="edgebig-")
-        path = Path(self._folder.name) / "model.onnx"
-        graph.save(path)
-        return str(path)
-
-    def _without_weights(self, graph: Graph, options: ort.SessionOptions) -> bytes:
-        """The serialized model, whose large weights the session reads where they are: twice as fast to load."""
-        stub = graph.clone().model
-        for name, value in stub.graph.initializers.items():
-            tensor = value.const_value
-            if tensor is None or tensor.nbytes < _SMALL or tensor.dtype not in _SHARED:
-                continue
-            # ONNX Runtime finds no weight that a branch alone reads
-            if not any(node.graph is stub.graph for node in value.consumers()):
-                continue
-            self._weights[name] = np.ascontiguousarray(tensor.numpy())
-            shape = ir.Shape(self._weights[name].shape)
-            value.const_value = ir.ExternalTensor("weights", 0, tensor.nbytes, tensor.dtype, shape=shape, name=name)
-        values = [ort.OrtValue.ortvalue_from_numpy(array) for array in self._weights.values()]
-        options.add_external_initializers(list(self._weights), values)
-        serialized: bytes = ir.to_proto(stub).SerializeToString()
-        return serialized
+        return str(_written(graph, Path(self._folder.name)))
 
     def run(
         self, feeds: Mapping[str, np.ndarray[Any, Any]], outputs: Sequence[str] | None = None
@@ -129,10 +108,30 @@ class Executor:
             raise GraphError(f"ONNX Runtime failed: {error}") from error
         return dict(zip(names, values, strict=True))
 
+    def run_in_place(
+        self, feeds: Mapping[str, np.ndarray[Any, Any]], outputs: Sequence[str]
+    ) -> dict[str, np.ndarray[Any, Any]]:
+        """As :meth:`run`, but tensors stay where ONNX Runtime wrote them, and must not be changed.
+
+        That memory is free again as soon as the arrays are gone; :meth:`run` copies every output into fresh pages.
+
+        Raises:
+            GraphError: the feeds do not fit, or a kernel failed.
+        """
+        taken = {k: np.ascontiguousarray(v) if v.ndim else v for k, v in feeds.items() if k in self._types}
+        if self.device != "cpu" or any(v.dtype.kind not in "biuf" for v in taken.values()):
+            return self.run(taken, outputs)
+        try:
+            values = self._session.run_with_ort_values(
+                list(outputs), {k: ort.OrtValue.ortvalue_from_numpy(v) for k, v in taken.items()}
+            )
+        except Exception as error:  # ONNX Runtime's exceptions share no public base
+            raise GraphError(f"ONNX Runtime failed: {error}") from error
+        return dict(zip(outputs, map(_in_place, values), strict=True))
+
     def close(self) -> None:
         """Frees the session and its files."""
         self._session = None
-        self._weights = {}
         if self._folder is not None:
             self._folder.cleanup()
             self._folder = None
@@ -144,3 +143,36 @@ class Executor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _serialized(graph: Graph) -> bytes:
+    """The model as one message, weights that lie in files included."""
+    whole = graph.clone().model
+    load([v for g in whole.graphs() for v in g.initializers.values()])
+    message: bytes = ir.to_proto(whole).SerializeToString()
+    return message
+
+
+def _written(graph: Graph, folder: Path) -> Path:
+    """Writes the model and, to a file beside it, its large weights, which are never in memory all at once."""
+    stub = graph.clone().model
+    values = [v for v in stub.graph.initializers.values() if is_large(v.const_value)]
+    path = folder / "weights"
+    tensors = write_weights([v.const_value for v in values if v.const_value is not None], path)
+    for value, tensor in zip(values, tensors, strict=True):
+        value.const_value = ir.ExternalTensor(
+            path.name, tensor.offset, tensor.nbytes, tensor.dtype, shape=tensor.shape, name=str(value.name)
+        )
+    # ONNX Runtime looks for the weights of branches in the model
+    load([v for g in stub.graphs() if g is not stub.graph for v in g.initializers.values()])
+    model = folder / "model.onnx"
+    model.write_bytes(ir.to_proto(stub).SerializeToString())
+    return model
+
+
+def _in_place(value: Any) -> np.ndarray[Any, Any]:
+    """A tensor's memory as an array; a copy where this ONNX Runtime or NumPy cannot share it."""
+    if not hasattr(value, "__dlpack__") or value.data_type() not in _SHAREABLE:
+        copied: np.ndarray[Any, Any] = value.numpy()
+        return copied
+    return np.from_dlpack(value)

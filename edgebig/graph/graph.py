@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
@@ -12,6 +13,7 @@ from onnx_ir.passes.common import InlinePass
 
 from edgebig.errors import GraphError, SourceError
 from edgebig.graph.external import check_external_data, external_bytes, read_external_data
+from edgebig.graph.memory import load, move_to_file, own_tensors, write_to
 from edgebig.spec import Dim, TensorSpec
 
 MAX_IR_VERSION = 11
@@ -56,15 +58,17 @@ class Graph:
         read_external_data(proto, path, _SMALL if external_bytes(proto) > _EXTERNAL_ABOVE else _EXTERNAL_ABOVE)
         try:
             model = ir.from_proto(proto)
+            ir.external_data.set_base_dir(model.graph, path.parent)
+            for function in model.functions.values():
+                ir.external_data.set_base_dir(function.graph, path.parent)
+            if model.functions:
+                # local functions would hide their nodes from every pass
+                InlinePass()(model)
+            graph = cls(model, path.stem)
+            move_to_file(model.graph)
+            own_tensors(graph.nodes(), model.graphs())
         except Exception as error:  # onnx-ir lets many kinds through
             raise SourceError(f"{path} is a damaged ONNX model ({error}): export or copy it anew") from error
-        ir.external_data.set_base_dir(model.graph, path.parent)
-        for function in model.functions.values():
-            ir.external_data.set_base_dir(function.graph, path.parent)
-        if model.functions:
-            # local functions would hide their nodes from every pass
-            InlinePass()(model)
-        graph = cls(model, path.stem)
         graph._drop_initializer_inputs()
         model.ir_version = min(max(model.ir_version, 8), MAX_IR_VERSION)
         return graph
@@ -78,11 +82,14 @@ class Graph:
     def save(self, path: Path) -> None:
         """Writes the graph to ``path``, with large weights in ``<path>.data`` beside it."""
         path.parent.mkdir(parents=True, exist_ok=True)
+        model = self.model
         external = f"{path.name}.data" if self.weight_bytes > _EXTERNAL_ABOVE else None
         if external is None:
-            self.load_weights()
+            # the graph's own weights stay where they are
+            model = model.clone()
+            load([v for graph in model.graphs() for v in graph.initializers.values()])
         try:
-            ir.save(self.model, path, external_data=external)
+            ir.save(model, path, external_data=external)
         except OSError:
             raise
         except Exception as error:  # onnx-ir wraps the file system's errors
@@ -92,10 +99,6 @@ class Graph:
             if cause is not None:
                 raise cause from error
             raise GraphError(f"cannot write the graph {self.name}: {error}") from error
-
-    def load_weights(self) -> None:
-        """Reads the weights that still lie in external data files."""
-        ir.external_data.load_to_model(self.model)
 
     def clone(self) -> Graph:
         """An independent graph that shares the weights' memory."""
@@ -127,11 +130,7 @@ class Graph:
 
     def weights(self) -> list[ir.TensorProtocol]:
         """Every initializer's tensor, those in subgraphs included."""
-        graphs = {id(self.model.graph): self.model.graph}
-        for node in self.nodes():
-            if isinstance(node.graph, ir.Graph):
-                graphs[id(node.graph)] = node.graph
-        found = [v.const_value for g in graphs.values() for v in g.initializers.values()]
+        found = [v.const_value for g in self.model.graphs() for v in g.initializers.values()]
         return [tensor for tensor in found if tensor is not None]
 
     def digest(self) -> bytes:
@@ -142,7 +141,7 @@ class Graph:
         for value in self.model.graph.initializers.values():
             digest.update(str(value.name).encode())
             if value.const_value is not None:
-                digest.update(value.const_value.tobytes())
+                write_to(value.const_value, _Hashed(digest))
         return digest.digest()
 
     def require_input(self, name: str) -> ir.Value:
@@ -156,6 +155,17 @@ class Graph:
                 return value
         names = ", ".join(str(v.name) for v in self.model.graph.inputs)
         raise GraphError(f"the model has no input {name!r}: its inputs are {names}")
+
+
+@dataclass(frozen=True)
+class _Hashed:
+    """A file for a digest."""
+
+    digest: hashlib._Hash
+
+    def write(self, data: bytes) -> int:
+        self.digest.update(data)
+        return len(data)
 
 
 def dtype_name(dtype: ir.DataType | None) -> str:

@@ -1,4 +1,4 @@
-"""The compiled count and NumPy's give the same counts for any values."""
+"""The compiled scan and NumPy's give the same extremes and counts for any values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hypothesis.extra.numpy import arrays
 pytest.importorskip("onnx_ir")
 
 from edgebig.calibrate import counting
-from edgebig.calibrate.counting import HALF, count, count_with_numpy
+from edgebig.calibrate.counting import HALF, extremes, extremes_with_numpy, scan, scan_with_numpy
 from edgebig.calibrate.histogram import exponent_for
 
 Array = np.ndarray[Any, Any]
@@ -42,8 +42,7 @@ def _compiled() -> None:
 def both(values: Array, scale: float) -> tuple[Array, Array]:
     start = np.arange(2 * HALF, dtype=np.int64)
     compiled, plain = start.copy(), start.copy()
-    count(values, scale, compiled)
-    count_with_numpy(values, scale, plain)
+    assert scan(values, scale, compiled) == scan_with_numpy(values, scale, plain)
     return compiled - start, plain - start
 
 
@@ -69,29 +68,56 @@ def test_of_many_values(kind: str) -> None:
     np.testing.assert_array_equal(both(turned, 512.0)[0], plain)
 
 
+@settings(deadline=None, max_examples=300)
+@given(arrays(np.float32, st.integers(0, 1100), elements=st.floats(width=32), fill=st.floats(width=32)))
+@example(np.float32([]))
+@example(np.float32([np.nan]))
+@example(-np.float32([np.nan]))
+@example(np.float32([-np.inf, 0.0, np.inf]))
+@example(np.float32([1e-45, -1e-45, np.finfo(np.float32).max]))
+def test_extremes_are_those_of_numpy(values: Array) -> None:
+    np.testing.assert_array_equal(extremes(values), extremes_with_numpy(values))
+    counts, plain = np.zeros((2, 2 * HALF), np.int64)
+    found, expected = scan(values, 1.0, counts), scan_with_numpy(values, 1.0, plain)
+    np.testing.assert_array_equal(found[:2], extremes(values))
+    assert found[2] == expected[2]
+    if found[2]:
+        np.testing.assert_array_equal(counts, plain)
+        assert counts.sum() == values.size
+
+
+@pytest.mark.parametrize("where", [0, 511, 512, 70_000, 99_999])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 4096.0, -4096.5])
+def test_one_value_without_a_bin_is_found_anywhere(where: int, value: float) -> None:
+    values = np.linspace(-4096, 4095.9, 100_000, dtype=np.float32)
+    guarded = np.zeros(3 * 2 * HALF, np.int64)
+    assert scan(values, 1.0, guarded[2 * HALF : 4 * HALF])[2]
+    assert guarded[2 * HALF : 4 * HALF].sum() == 100_000
+    values[where] = value
+    low, high, fits = scan(values, 1.0, guarded[2 * HALF : 4 * HALF])
+    assert not fits
+    np.testing.assert_array_equal((low, high), extremes_with_numpy(values))
+    assert not guarded[: 2 * HALF].any() and not guarded[4 * HALF :].any()
+
+
 def test_other_arrays_are_refused() -> None:
     counts = np.zeros(2 * HALF, np.int64)
     with pytest.raises(TypeError, match="values: not float32"):
-        count(np.zeros(3), 1.0, counts)
+        scan(np.zeros(3), 1.0, counts)
+    with pytest.raises(TypeError, match="values: not float32"):
+        extremes(np.zeros(3))
     with pytest.raises(TypeError, match="counts: not int64"):
-        count(np.zeros(3, np.float32), 1.0, counts.astype(np.int32))
+        scan(np.zeros(3, np.float32), 1.0, counts.astype(np.int32))
     with pytest.raises(ValueError, match=r"counts: not int64 \[8192\]"):
-        count(np.zeros(3, np.float32), 1.0, counts[:-1])
+        scan(np.zeros(3, np.float32), 1.0, counts[:-1])
     counts.flags.writeable = False
     with pytest.raises((BufferError, ValueError), match="read-only|writable"):
-        count(np.zeros(3, np.float32), 1.0, counts)
-
-
-def test_values_outside_of_the_bins_write_nowhere_else() -> None:
-    guarded = np.zeros(3 * 2 * HALF, np.int64)
-    inner = guarded[2 * HALF : 4 * HALF]
-    count(np.float32([np.nan, np.inf, -np.inf, 1e38, -1e38, 4097, -4098]), 1.0, inner)
-    assert inner.sum() == 7 == guarded.sum()
+        scan(np.zeros(3, np.float32), 1.0, counts)
 
 
 def test_other_threads_run_meanwhile() -> None:
     values, counts = np.zeros(1 << 26, np.float32), np.zeros(2 * HALF, np.int64)
-    thread = threading.Thread(target=count, args=(values, 1.0, counts))
+    thread = threading.Thread(target=scan, args=(values, 1.0, counts))
     turns = 0
     thread.start()
     while thread.is_alive():
@@ -108,6 +134,6 @@ def test_without_the_compiled_part_numpy_counts(monkeypatch: pytest.MonkeyPatch)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     counts = np.zeros(2 * HALF, np.int64)
-    module.count(np.float32([-0.5, 0, 1, 1]), 2.0, counts)
-    assert not module.IS_COMPILED
+    assert module.scan(np.float32([-0.5, 0, 1, 1]), 2.0, counts) == (-0.5, 1.0, True)
+    assert not module.IS_COMPILED and module.extremes(np.float32([])) == (math.inf, -math.inf)
     assert (counts[HALF - 1], counts[HALF], counts[HALF + 2], counts.sum()) == (1, 1, 2, 4)

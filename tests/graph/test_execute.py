@@ -50,13 +50,47 @@ def test_a_graph_that_onnx_runtime_refuses_is_named() -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_graph_too_large_for_memory_goes_through_a_file_that_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(execute_module, "_IN_MEMORY_BELOW", 0)
+def test_large_weights_go_through_a_file_that_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execute_module, "LARGE", 0)
+    monkeypatch.setattr("edgebig.graph.memory._SMALL", 1)
     feeds = {"x": normal(2, 8)}
     with Executor(as_graph(tiny.mlp())) as executor:
         assert executor._folder is not None
         folder = Path(executor._folder.name)
-        assert (folder / "model.onnx").is_file()
+        assert (folder / "model.onnx").is_file() and (folder / "weights").stat().st_size > 0
         assert_near(executor.run(feeds), run(tiny.mlp(), feeds), 1e-6)
     assert not folder.exists()
     executor.close()
+
+
+def test_a_folder_for_weights_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(execute_module, "LARGE", 0)
+    monkeypatch.setattr(execute_module, "write_weights", full)
+    with pytest.raises(GraphError, match="No space left on device"):
+        Executor(as_graph(tiny.mlp()))
+
+
+def test_outputs_in_place_are_those_of_a_run_and_outlive_it() -> None:
+    feeds = {"left": normal(1, 2), "right": normal(1, 2, seed=1), "frozen": np.array(16000)}
+    with Executor(as_graph(tiny.two_inputs())) as executor:
+        found = executor.run_in_place(feeds, ["product", "sum"])
+        again = executor.run_in_place({name: 2 * array for name, array in feeds.items()}, ["product"])
+        expected = executor.run(feeds, ["product", "sum"])
+        with pytest.raises(GraphError, match="ONNX Runtime failed"):
+            executor.run_in_place({"left": normal(1, 2)}, ["sum"])
+    assert list(found) == list(expected) == ["product", "sum"]
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array)
+        assert not found[name].flags.owndata
+    np.testing.assert_array_equal(again["product"], 4 * expected["product"])
+
+
+def test_what_cannot_be_shared_is_copied() -> None:
+    model = net("float[2] x", "bool[2] y", "zero = Constant<value_float = 0.0>()\n y = Greater(x, zero)")
+    with Executor(as_graph(model)) as executor:
+        turned = np.float32([[-1, 0], [2, 0]]).T[0]
+        assert not turned.flags.c_contiguous
+        assert executor.run_in_place({"x": turned}, ["y"])["y"].tolist() == [False, True]
