@@ -23,6 +23,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from benchmarks.calibration.batches import difference
 from benchmarks.calibration.install_peers import ENVIRONMENT, python_of
 from benchmarks.common import ROOT, CommandFailed, machine, measure, versions
 
@@ -213,7 +214,23 @@ def batches(stem: Path, rows: int) -> list[Figure]:
     if done.returncode != 0:
         return [Figure(what, "edgebig, ort", limit="0", failure=last_line(done.stderr))]
     differences: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return [Figure(what, side, (v,), "0" if side.startswith("edgebig") else "") for side, v in differences.items()]
+    found = [Figure(what, side, (v,), "0" if side.startswith("edgebig") else "") for side, v in differences.items()]
+    return found + modelopt_batches(stem, rows, what)
+
+
+def modelopt_batches(stem: Path, rows: int, what: str) -> list[Figure]:
+    """The same of ModelOpt, where benchmarks/accuracy/install_peers.py has put it."""
+    say("batches, ModelOpt")
+    python = python_of(ENVIRONMENT.with_name("modelopt"))
+    if not python.exists():
+        return [Figure(what, "ModelOpt", failure="not installed: python benchmarks/accuracy/install_peers.py modelopt")]
+    command = [python, HERE / "peer_modelopt.py", f"{stem}.onnx", f"{stem}.npz", str(rows)]
+    # where it is called it leaves folders behind
+    done = subprocess.run(command, env=environment(), cwd=stem.parent, **_CAPTURED)
+    if done.returncode != 0:
+        return [Figure(what, "ModelOpt", failure=last_line(done.stderr))]
+    magnitudes: dict[str, list[dict[str, float]]] = json.loads(done.stdout.splitlines()[-1])
+    return [Figure(what, f"ModelOpt {method}", (difference(*pair),)) for method, pair in magnitudes.items()]
 
 
 def peak(side: str, methods: str, stem: Path, count: int, runs: int) -> float:

@@ -74,3 +74,9 @@ def test_a_figure_is_a_row_with_its_median_or_why_there_is_none() -> None:
         "<= 2",
     )
     assert run.Figure("time", "peer", failure="too large").cells() == ("time", "peer", "none: too large", "", "")
+
+
+def test_a_peer_that_is_not_installed_is_named(stem: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(run, "ENVIRONMENT", tmp_path / "nncf")
+    (found,) = run.modelopt_batches(stem, 6, "difference")
+    assert not found.values and found.failure.startswith("not installed: python benchmarks/accuracy/install_peers.py")
