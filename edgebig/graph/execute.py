@@ -14,6 +14,7 @@ import onnxruntime as ort
 
 from edgebig.errors import GraphError
 from edgebig.graph.graph import Graph
+from edgebig.graph.unpack import holds_fp4, unpack_fp4
 
 Level = Literal["off", "basic", "all"]
 _LEVELS = {
@@ -51,6 +52,7 @@ class Executor:
 
     ``off`` is the level for graphs with Q/DQ pairs that are not meant for this CPU: ONNX Runtime 1.32
     drops a Relu before a symmetric Q, of FP8 above the level ``basic``, and of FP16 tensors already there.
+    Weights in FLOAT4E2M1 run as the floats that they stand for.
     """
 
     def __init__(
@@ -88,6 +90,9 @@ class Executor:
     def _model(self, graph: Graph | Path, options: ort.SessionOptions) -> bytes | str:
         if isinstance(graph, Path):
             return str(graph)
+        if holds_fp4(graph.model):
+            graph = graph.clone()
+            unpack_fp4(graph.model)
         if graph.weight_bytes < _IN_MEMORY_BELOW:
             graph.load_weights()
             return self._without_weights(graph, options)
