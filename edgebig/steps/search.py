@@ -12,10 +12,11 @@ from edgebig.errors import AccuracyError
 from edgebig.graph import Executor, Graph
 from edgebig.graph.execute import Level
 from edgebig.graph.work import macs, observed_shapes
-from edgebig.quantize import PlanFile, insert_qdq, lower_floats, make_plan, planned_layers
+from edgebig.quantize import Plan, PlanFile, insert_qdq, lower_floats, make_plan, planned_layers
 from edgebig.quantize.search import Found, Group, Option, group_layers, measured_gains, roofline_gains, search
 from edgebig.request import Request
 from edgebig.stages import StageNotes
+from edgebig.steps.alone import Alone
 from edgebig.steps.loss_cache import known_losses
 from edgebig.steps.lower import Layers, low_format, lower_part, reference_level
 from edgebig.steps.work import PartWork
@@ -89,15 +90,22 @@ def _quantized(
         left = f", about {passed / step * (steps - step):.0f} s left" if step > 1 else ""
         notes.progress(f"{what} ({step + 1} of {steps}{left})")
 
-    make, level = _maker(part, request, formats[0], groups), _level(request)
+    plan_of, level = _planner(part, request, formats[0], groups), _level(request)
+
+    def make(choice: Mapping[str, str]) -> Graph:
+        quantized = graph.clone()
+        insert_qdq(quantized, plan_of(choice), check=False)
+        return quantized
+
     _choose_method(part, groups, formats[0], lambda choice: yardstick.distance(make(choice), level), notes)
+    alone = Alone(graph, {g.name: g.layers for g in groups.values()}, plan_of, yardstick, level, shapes)
     with known_losses(_key(part, request)) as known:
         found = search(
             options,
             formats,
             lambda choice: yardstick.loss(_surrounded(make(choice), part, request, formats[0]), level),
             budget,
-            alone=lambda choice: yardstick.distance(make(choice), level),
+            alone=alone.loss,
             deadline=deadline,
             tick=tick,
             known=known,
@@ -138,21 +146,19 @@ def _choose_method(
     notes.note(f"{part.name}: auto took {part.ranges.method} ranges; every layer in {fmt} loses with {figures}")
 
 
-def _maker(
+def _planner(
     part: PartWork, request: Request, base: str, groups: Mapping[str, Group]
-) -> Callable[[Mapping[str, str]], Graph]:
-    """The function that gives the float32 graph with the Q/DQ pairs of a choice."""
+) -> Callable[[Mapping[str, str]], Plan]:
+    """The function that gives the plan of a choice, for the ranges that the part has when it is called."""
     graph = part.repaired or part.graph
     everything = [name for g in groups.values() for name in g.layers]
 
-    def make(choice: Mapping[str, str]) -> Graph:
+    def plan_of(choice: Mapping[str, str]) -> Plan:
         formats = dict.fromkeys(everything, "float")
         formats |= {name: fmt for group, fmt in choice.items() for name in groups[group].layers}
-        quantized = graph.clone()
-        insert_qdq(quantized, make_plan(quantized, part.ranges, request.target, request.recipe, base, formats))
-        return quantized
+        return make_plan(graph, part.ranges, request.target, request.recipe, base, formats)
 
-    return make
+    return plan_of
 
 
 def _surrounded(graph: Graph, part: PartWork, request: Request, precision: str) -> Graph:

@@ -1,4 +1,4 @@
-"""Formats of weights alone, as whole precisions and for single layers: which target has them, and why another has not."""
+"""Formats of weights alone, as whole precisions and for single layers: which target has them, and why others lack them."""
 
 from __future__ import annotations
 
