@@ -115,10 +115,8 @@ def check_precision(target: Target, precision: str) -> None:
     why = refusal(precision, target.compute_capability)
     if why is not None or (precision != "auto" and needed not in target.precisions):
         name = f"{target.name} ({target.description})"
-        raise PrecisionError(
-            f"--precision {precision}{f' for {name}: {why}' if why is not None else f': {name} has no {needed.upper()}'}: "
-            f"choose one of {', '.join(available_precisions(target))}"
-        )
+        what = f": {name} has no {needed.upper()}" if why is None else f" for {name}: {why}"
+        raise PrecisionError(f"--precision {precision}{what}: choose one of {', '.join(available_precisions(target))}")
 
 
 def available_precisions(target: Target) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Formats of weights alone, as whole precisions and for single layers: which target has them, and why others lack them."""
+"""Formats of weights alone: which target has them as precisions and for layers, and why others lack them."""
 
 from __future__ import annotations
 
