@@ -2,8 +2,8 @@
 
     python benchmarks/accuracy/translation.py [--json] [--quick]
 
-The weights lie in ../shared/data beside the checkout; encoder and decoder are made an ONNX graph each. The decoder runs a
-step at a time and is given its own phonemes, so that one wrong phoneme changes all that follow. Words are of the
+The weights lie in ../shared/data beside the checkout; encoder and decoder are made an ONNX graph each. The decoder runs
+a step at a time and is given its own phonemes, so that one wrong phoneme changes all that follow. Words are of the
 standard library's docstrings (sentences.py), none of them calibrated with; calibration takes words of
 calibration/sentences.txt. Graphs for the L4 are run by ONNX Runtime without optimizations.
 """

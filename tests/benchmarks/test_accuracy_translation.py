@@ -14,7 +14,7 @@ PHONEMES = (
     "<pad> <unk> <s> </s> AA0 AA1 AA2 AE0 AE1 AE2 AH0 AH1 AH2 AO0 AO1 AO2 AW0 AW1 AW2 AY0 AY1 AY2 B CH D DH EH0 EH1 "
     "EH2 ER0 ER1 ER2 EY0 EY1 EY2 F G HH IH0 IH1 IH2 IY0 IY1 IY2 JH K L M N NG OW0 OW1 OW2 OY0 OY1 OY2 P R S SH T TH "
     "UH0 UH1 UH2 UW UW0 UW1 UW2 V W Y Z ZH"
-).split()
+)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,8 @@ def test_words_are_not_calibrated_with() -> None:
 def test_the_graphs_pronounce_words(shared_data: Path, tmp_path: Path) -> None:
     parts = translation.build(shared_data / "g2p" / translation.WEIGHTS, tmp_path)
     speller = translation.Speller.open(*parts, "all")
-    spelled = {w: " ".join(PHONEMES[i] for i in speller(w)) for w in ("hello", "robot", "engine", "quantization")}
+    names = PHONEMES.split()
+    spelled = {w: " ".join(names[i] for i in speller(w)) for w in ("hello", "robot", "engine")}
     assert spelled["hello"] == "HH EH1 L OW0"
     assert spelled["robot"] == "R OW1 B AA2 T"
     assert spelled["engine"] == "EH1 N JH AH0 N"
