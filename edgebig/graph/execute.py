@@ -14,7 +14,7 @@ import onnxruntime as ort
 
 from edgebig.errors import GraphError
 from edgebig.graph.graph import Graph
-from edgebig.graph.unpack import holds_fp4, unpack_fp4
+from edgebig.graph.unpack import runnable
 
 Level = Literal["off", "basic", "all"]
 _LEVELS = {
@@ -90,9 +90,7 @@ class Executor:
     def _model(self, graph: Graph | Path, options: ort.SessionOptions) -> bytes | str:
         if isinstance(graph, Path):
             return str(graph)
-        if holds_fp4(graph.model):
-            graph = graph.clone()
-            unpack_fp4(graph.model)
+        graph = runnable(graph)
         if graph.weight_bytes < _IN_MEMORY_BELOW:
             graph.load_weights()
             return self._without_weights(graph, options)

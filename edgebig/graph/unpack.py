@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from edgebig.graph.graph import Graph
 from edgebig.graph.values import constant
 
 Array = np.ndarray[Any, Any]
@@ -42,9 +43,13 @@ def unpack_fp4(model: ir.Model) -> int:
     return len(found)
 
 
-def holds_fp4(model: ir.Model) -> bool:
-    """Whether any weight of the main graph is FLOAT4E2M1."""
-    return any(v.dtype == ir.DataType.FLOAT4E2M1 for v in model.graph.initializers.values())
+def runnable(graph: Graph) -> Graph:
+    """The graph, or a copy with its FLOAT4E2M1 weights written out where it has any."""
+    if not any(v.dtype == ir.DataType.FLOAT4E2M1 for v in graph.model.graph.initializers.values()):
+        return graph
+    copy = graph.clone()
+    unpack_fp4(copy.model)
+    return copy
 
 
 def _is_fp4(node: ir.Node) -> bool:
