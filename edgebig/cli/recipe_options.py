@@ -40,11 +40,11 @@ def _option(
     field: str,
     help_text: str,
     *,
-    kind: click.ParamType | None = None,
+    kind: click.ParamType[Any] | None = None,
     metavar: str | None = None,
     read: Callable[[Any], Any] = lambda value: value,
     multiple: bool = False,
-    is_flag: bool = False,
+    is_flag: bool | None = None,
 ) -> Decorator[Any]:
     """An option that is nothing but a field of the recipe.
 
@@ -56,7 +56,7 @@ def _option(
         metavar: what stands for the value in ``--help``.
         read: makes the field's value of the option's.
         multiple: whether it may be given several times.
-        is_flag: whether it takes no value.
+        is_flag: whether it takes no value; click finds out by itself otherwise.
     """
     return click.option(
         flag,
