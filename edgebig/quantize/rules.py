@@ -69,6 +69,9 @@ def make_plan(
             weights = rules_weights.make(graph, assignment, block, fmt)
             plan.weights += weights.weights
             plan.skipped |= weights.skipped
+    if "int8-weights" in wanted and not target.is_nvidia:
+        found = rules_cpu.embeddings(graph, assignment, plan)
+        plan.embeddings += [name for name in found if name not in plan.embeddings]
     return plan
 
 

@@ -102,3 +102,27 @@ def test_compiled_and_compared_with_the_original(
 def test_formats_are_told_apart_by_their_weights() -> None:
     plan = make_plan(mlp(), None, Target.load("rtx-5090"), Recipe(), "nvfp4", {"h": "int8-weights"})
     assert {w.node: w.format for w in plan.weights} == {"h": INT8, "y": NVFP4}
+
+
+def test_a_cpu_multiplies_by_the_weights_as_they_are_and_stores_embeddings_in_int8(tmp_path: Path) -> None:
+    graph = net(
+        [node("Gather", "table ids", "rows"), node("MatMul", "rows w", "y")],
+        {"ids": ["n", 5]},
+        ["y"],
+        {"table": normal(2048, 64), "w": normal(64, 64, seed=1, scale=0.2)},
+        types={"ids": "int64"},
+    )
+    graph.save(tmp_path / "m.onnx")
+    bundle = edgebig.compile(tmp_path / "m.onnx", out=tmp_path / "b", precision="int8-weights")
+    part = bundle.part(None)
+    assert part.similarity["y"]["cosine"] > 0.999
+    stored = onnx.load(bundle.path / part.graph)
+    kernels = [n.op_type for n in stored.graph.node]
+    assert kernels.count("MatMulNBits") == 1 and "DequantizeLinear" not in kernels
+    assert PlanFile.load(bundle.path / "evidence" / "model.plan.json").formats() == dict.fromkeys(
+        ("rows", "y"), "int8-weights"
+    )
+    assert (bundle.path / part.graph).stat().st_size < 0.35 * graph.weight_bytes
+    # with an embedding kept by name nothing of it is stored
+    kept = make_plan(graph, None, Target.load("cpu"), Recipe(keep_float=("rows",)), "int8-weights")
+    assert kept.embeddings == [] and kept.skipped["rows"] == "kept in float by the recipe (rows)"
