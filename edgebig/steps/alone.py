@@ -29,8 +29,12 @@ class Alone:
     """Measures groups by themselves.
 
     The float graph is run once for each input, and the tensors that lie across the place where a group begins are
-    kept; the group's trial starts from them. Tensors of as many groups are kept at once as fit into ``memory``, so
-    that the graph is run a few times more where they do not. The losses are those of the whole graph.
+    kept; the group's trial starts from them. Tensors of as many groups are kept at once as fit into ``memory``, of one
+    at least, so that the graph is run a few times more where not all do. The losses are those of the whole graph.
+
+    Attributes:
+        prefixes: how often the float graph was run over the inputs.
+        wholes: trials that took the whole graph, since their plan reaches before the group.
     """
 
     def __init__(
@@ -58,7 +62,7 @@ class Alone:
         self._nothing = plan_of({})
         self._base = graph.clone()
         # embeddings are quantized whatever the choice is
-        insert_qdq(self._base, self._nothing)
+        insert_qdq(self._base, self._nothing, check=False)
         self._whole = graph
         nodes = list(self._base.model.graph)
         order = {str(node.name): index for index, node in enumerate(nodes)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 
 from edgebig.cache import CacheFile, cache_folder, key_of
 from edgebig.errors import AccuracyError
@@ -96,14 +97,18 @@ def _quantized(
         return quantized
 
     _choose_method(part, groups, formats[0], lambda choice: yardstick.distance(make(choice), level), notes)
-    alone = Alone(graph, {g.name: g.layers for g in groups.values()}, plan_of, yardstick, level, shapes)
+
+    @cache  # where everything fits at once no group is measured
+    def alone() -> Alone:
+        return Alone(graph, {g.name: g.layers for g in groups.values()}, plan_of, yardstick, level, shapes)
+
     with known_losses(_key(part, request)) as known:
         found = search(
             options,
             formats,
             lambda choice: yardstick.loss(_surrounded(make(choice), part, request, formats[0]), level),
             budget,
-            alone=alone.loss,
+            alone=lambda choice: alone().loss(choice),
             deadline=deadline,
             tick=tick,
             known=known,
