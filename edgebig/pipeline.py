@@ -45,7 +45,7 @@ def compile(
         out: the bundle's folder, which must not exist unless ``force`` is set.
         target: a Target, its name or YAML file; the recipe's, or ``cpu``.
         recipe: a Recipe, its name or YAML file; the arguments below override its fields.
-        precision: ``fp32``, ``fp16``, ``bf16``, ``int8``, ``fp8``, ``int4`` or ``auto``.
+        precision: ``fp32``, ``fp16``, ``bf16``, ``int8``, ``fp8``, ``int4``, ``int8-weights``, ``nvfp4`` or ``auto``.
         calibration: samples: a file or folder, ``ready:NAME`` for a set that ships with edgebig, or an
             iterable of mappings from input name to array.
         task: Optimum's task name; found from the model's config otherwise.

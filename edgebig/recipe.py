@@ -17,7 +17,7 @@ from edgebig.errors import RecipeError, UsageError
 from edgebig.preprocess import Audio, Preprocess
 from edgebig.resources import data_folder
 
-RequestedPrecision = Literal["fp32", "fp16", "bf16", "int8", "fp8", "int4", "auto"]
+RequestedPrecision = Literal["fp32", "fp16", "bf16", "int8", "fp8", "int4", "int8-weights", "nvfp4", "mxfp8", "auto"]
 CalibrationMethod = Literal["min-max", "average-min-max", "percentile", "entropy", "mse"]
 Repair = Literal["equalize", "smooth", "mse", "gptq", "adaround", "awq", "bias"]
 Shape = tuple[int, ...]

@@ -25,7 +25,7 @@ from benchmarks.accuracy.figures import say
 from benchmarks.compile import sides
 
 HERE = Path(__file__).resolve().parent
-BENCHMARKS = ("minilm", "vision", "speech", "digits", "llama")
+BENCHMARKS = ("minilm", "vision", "speech", "translation", "digits", "llama")
 _QUICK: Mapping[str, Sequence[str]] = {"llama": ("--steps", "40", "--windows", "32")}
 """What stands for --quick where a benchmark has other options."""
 

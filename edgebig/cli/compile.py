@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from edgebig.bundle import Bundle
     from edgebig.stages import Event, Listener
 
-_PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8", "int4", "auto")
+_PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8", "int4", "int8-weights", "nvfp4", "mxfp8", "auto")
 _EPILOG = """\b
 Examples:
   edgebig compile model.onnx -o model.bundle

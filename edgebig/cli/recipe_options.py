@@ -35,127 +35,126 @@ def _repairs(text: str) -> list[str]:
     return [] if text == "none" else _names(text)
 
 
+def _option(
+    flag: str,
+    field: str,
+    help_text: str,
+    *,
+    kind: click.ParamType[Any] | None = None,
+    metavar: str | None = None,
+    read: Callable[[Any], Any] = lambda value: value,
+    multiple: bool = False,
+    is_flag: bool | None = None,
+) -> Decorator[Any]:
+    """An option that is nothing but a field of the recipe.
+
+    Args:
+        flag: as the command line has it.
+        field: its name in the recipe; in a group of fields ``group.field``.
+        help_text: for ``--help``.
+        kind: click's type of the value; text where it is absent.
+        metavar: what stands for the value in ``--help``.
+        read: makes the field's value of the option's.
+        multiple: whether it may be given several times.
+        is_flag: whether it takes no value; click finds out by itself otherwise.
+    """
+    return click.option(
+        flag,
+        type=kind,
+        metavar=metavar,
+        multiple=multiple,
+        is_flag=is_flag,
+        expose_value=False,
+        callback=_field(field, read),
+        help=help_text,
+    )
+
+
 _ACCURACY: list[Decorator[Any]] = [
-    click.option(
+    _option(
         "--max-drop",
-        type=click.FloatRange(0),
-        metavar="X",
-        expose_value=False,
-        callback=_field("max_drop"),
-        help="The largest loss allowed: 1 - cosine of the worst output, or with --eval in the metric's unit. Beyond it "
+        "max_drop",
+        "The largest loss allowed: 1 - cosine of the worst output, or with --eval in the metric's unit. Beyond it "
         "the compile fails; -p auto finds the fastest plan within it.  [default for auto: 0.01]",
+        kind=click.FloatRange(0),
+        metavar="X",
     ),
-    click.option(
-        "--eval",
-        metavar="PATH",
-        expose_value=False,
-        callback=_field("evaluation.data"),
-        help="Labelled data that decides; docs/evaluation.md says which.",
-    ),
-    click.option(
+    _option("--eval", "evaluation.data", "Labelled data that decides; docs/evaluation.md says which.", metavar="PATH"),
+    _option(
         "--metric",
+        "evaluation.metric",
+        "What --eval measures; what suits the task otherwise.",
         metavar="NAME|FILE.py:FUNCTION",
-        expose_value=False,
-        callback=_field("evaluation.metric"),
-        help="What --eval measures; what suits the task otherwise.",
     ),
-    click.option(
-        "--eval-samples",
-        type=click.IntRange(1),
-        metavar="N",
-        expose_value=False,
-        callback=_field("evaluation.samples"),
-        help="Items of --eval to use at most.",
+    _option(
+        "--eval-samples", "evaluation.samples", "Items of --eval to use at most.", kind=click.IntRange(1), metavar="N"
     ),
-    click.option(
+    _option(
         "--search-minutes",
-        type=click.FloatRange(0, min_open=True),
+        "search_minutes",
+        "Ends the search of auto.",
+        kind=click.FloatRange(0, min_open=True),
         metavar="N",
-        expose_value=False,
-        callback=_field("search_minutes"),
-        help="Ends the search of auto.",
     ),
-    click.option(
-        "--plan",
-        metavar="FILE",
-        expose_value=False,
-        callback=_field("plan"),
-        help="Formats of the layers, as a bundle's evidence/PART.plan.json has them.",
+    _option("--plan", "plan", "Formats of the layers, as a bundle's evidence/PART.plan.json has them.", metavar="FILE"),
+    _option(
+        "--keep-float", "keep_float", "Nodes that are not quantized; repeatable.", metavar="PATTERN", multiple=True
     ),
-    click.option(
-        "--keep-float",
-        metavar="PATTERN",
-        multiple=True,
-        expose_value=False,
-        callback=_field("keep_float"),
-        help="Nodes that are not quantized; repeatable.",
-    ),
-    click.option(
+    _option(
         "--repair",
+        "repair",
+        "What keeps accuracy: equalize, smooth, mse, gptq, adaround, awq, bias.  [default: what suits the format]",
         metavar="NAME,...|none",
-        expose_value=False,
-        callback=_field("repair", _repairs),
-        help="What keeps accuracy: equalize, smooth, mse, gptq, adaround, awq, bias.  [default: what suits the format]",
+        read=_repairs,
     ),
 ]
 
 _CALIBRATION: list[Decorator[Any]] = [
-    click.option(
+    _option(
         "--calib-method",
-        metavar="NAME,...",
-        expose_value=False,
-        callback=_field("calibration.methods", _names),
-        help="How ranges are made: min-max, average-min-max, percentile, entropy, mse; the first is used, "
+        "calibration.methods",
+        "How ranges are made: min-max, average-min-max, percentile, entropy, mse; the first is used, "
         "the others are reported beside it.  [default: min-max]",
+        metavar="NAME,...",
+        read=_names,
     ),
-    click.option(
+    _option(
         "--calib-samples",
-        type=click.IntRange(1),
+        "calibration.samples",
+        "Samples to read at most.  [default: 128]",
+        kind=click.IntRange(1),
         metavar="N",
-        expose_value=False,
-        callback=_field("calibration.samples"),
-        help="Samples to read at most.  [default: 128]",
     ),
-    click.option(
+    _option(
         "--calib-skip-bad",
-        type=click.IntRange(0),
+        "calibration.skip_bad",
+        "Leaves out so many samples that do not fit or cannot be read.  [default: 0]",
+        kind=click.IntRange(0),
         metavar="N",
-        expose_value=False,
-        callback=_field("calibration.skip_bad"),
-        help="Leaves out so many samples that do not fit or cannot be read.  [default: 0]",
     ),
-    click.option(
+    _option(
         "--calib-memory",
-        type=click.IntRange(1),
+        "calibration.memory_mb",
+        "Activations held at once.  [default: 128]",
+        kind=click.IntRange(1),
         metavar="MB",
-        expose_value=False,
-        callback=_field("calibration.memory_mb"),
-        help="Activations held at once.  [default: 128]",
     ),
-    click.option(
+    _option(
         "--calib-device",
-        type=click.Choice(["cpu", "cuda"]),
-        expose_value=False,
-        callback=_field("calibration.device"),
-        help="Where the samples run.  [default: cuda where ONNX Runtime has it]",
+        "calibration.device",
+        "Where the samples run.  [default: cuda where ONNX Runtime has it]",
+        kind=click.Choice(["cpu", "cuda"]),
     ),
 ]
 
 _GOLDEN: list[Decorator[Any]] = [
-    click.option(
+    _option(
         "--golden",
-        type=click.Choice(["held-out", "synthetic"]),
-        expose_value=False,
-        callback=_field("golden_inputs"),
-        help="Inputs that the bundle carries as evidence: held-out samples, or made ones.  [default: held-out]",
+        "golden_inputs",
+        "Inputs that the bundle carries as evidence: held-out samples, or made ones.  [default: held-out]",
+        kind=click.Choice(["held-out", "synthetic"]),
     ),
-    click.option(
-        "--no-golden",
-        is_flag=True,
-        expose_value=False,
-        callback=_field("no_golden"),
-        help="The bundle carries no inputs; they are compared here alone.",
-    ),
+    _option("--no-golden", "no_golden", "The bundle carries no inputs; they are compared here alone.", is_flag=True),
 ]
 
 

@@ -16,6 +16,7 @@ import onnxruntime as ort
 from edgebig.errors import GraphError
 from edgebig.graph.graph import Graph
 from edgebig.graph.memory import LARGE, frugal, is_large, load, write_weights
+from edgebig.graph.unpack import runnable
 
 Level = Literal["off", "basic", "all"]
 _LEVELS = {
@@ -49,6 +50,7 @@ class Executor:
 
     ``off`` is the level for graphs with Q/DQ pairs that are not meant for this CPU: ONNX Runtime 1.32
     drops a Relu before a symmetric Q, of FP8 above the level ``basic``, and of FP16 tensors already there.
+    Weights in FLOAT4E2M1 run as the floats that they stand for.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Executor:
     def _model(self, graph: Graph | Path) -> bytes | str:
         if isinstance(graph, Path):
             return str(graph)
+        graph = runnable(graph)
         if graph.weight_bytes < LARGE:
             return _serialized(graph)
         # ONNX Runtime maps the file where it needs the weights; from memory it would copy them, and be slower to load

@@ -13,10 +13,13 @@ from edgebig.quantize.plan import Plan
 FLOAT = "float"
 """The format of a layer that is not quantized: FP16, BF16 or FP32, as the rest of the model."""
 
-WEIGHT_ONLY = {"int4": "int4", "int8-weights": "int8"}
+WEIGHT_ONLY = {"int4": "int4", "int8-weights": "int8", "nvfp4": "fp4"}
 """Formats that leave activations in float, with the precision that a target must have for them."""
 
-LAYER_FORMATS = ("int8", "fp8", *WEIGHT_ONLY, FLOAT)
+REFUSED = ("mxfp8",)
+"""Formats that people ask for and nothing takes: a layer that is given one stays float, with the reason."""
+
+LAYER_FORMATS = ("int8", "fp8", *WEIGHT_ONLY, *REFUSED, FLOAT)
 """Formats that a layer may be given."""
 
 

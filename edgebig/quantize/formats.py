@@ -83,7 +83,10 @@ def refusal(name: str, capability: str | None) -> str | None:
         capability: of the target's GPU, as ``8.9``; ``None`` for a CPU.
     """
     if name == "mxfp8":
-        return "MXFP8: ONNX has its FLOAT8E8M0 scales since opset 24, but TensorRT's parser takes no such constant"
+        return (
+            "MXFP8: ONNX has its FLOAT8E8M0 scales since opset 24, but TensorRT-RTX's parser takes no such constant, "
+            "only an operator of its own that no other runtime can check"
+        )
     if name != "nvfp4":
         return None
     if capability is None:

@@ -14,12 +14,14 @@ import onnx_ir as ir
 from edgebig.calibrate.ranges import Range, Ranges
 from edgebig.graph import Graph
 from edgebig.quantize.assignment import FLOAT
-from edgebig.quantize.formats import FP8, INT4
+from edgebig.quantize.formats import FP8, INT4, INT8, NVFP4
 from edgebig.quantize.plan import Plan, WeightChoice
 from edgebig.quantize.plan_fields import ACTIVATION_FORMATS, VERSION, read_plan
 
 _LAYERS = {"Conv", "ConvTranspose", "MatMul", "Gemm", "LSTM", "GRU", "RNN", "Attention"}
-_WEIGHTS_ALONE = {"LSTM"}
+_WEIGHTS_ALONE = {"LSTM", "GRU", "RNN"}
+_ALONE = {INT4.name: "int4", INT8.name: "int8-weights", NVFP4.name: "nvfp4"}
+"""What a layer's format is called whose weight alone is quantized."""
 
 
 @dataclass(frozen=True)
@@ -154,9 +156,10 @@ def _format(node: ir.Node, plan: Plan, weight: WeightChoice | None) -> tuple[str
         return FLOAT, "", ""
     first = node.inputs[0]
     tensor = str(first.name) if first is not None else ""
-    read = plan.activations.get(tensor) if node.op_type not in _WEIGHTS_ALONE and weight.format != INT4 else None
+    is_alone = node.op_type in _WEIGHTS_ALONE or weight.format in (INT4, NVFP4)
+    read = None if is_alone else plan.activations.get(tensor)
     if read is None or (read.readers is not None and name not in read.readers):
-        return ("int4" if weight.format == INT4 else "int8-weights"), weight.granularity, ""
+        return _ALONE.get(weight.format.name, "int8-weights"), weight.granularity, ""
     return ("fp8" if weight.format == FP8 else "int8"), weight.granularity, tensor
 
 

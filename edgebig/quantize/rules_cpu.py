@@ -51,9 +51,8 @@ def make(graph: Graph, ranges: Ranges, assignment: Assignment, fmt: Format) -> P
     outputs = {id(v) for v in graph.model.graph.outputs}
     results: set[str] = set()
     quantized: set[int] = set()
+    plan.embeddings = embeddings(graph, assignment, plan)
     for node in graph.model.graph:
-        if _is_embedding(node) and assignment.of(node, plan) != FLOAT:
-            plan.embeddings.append(str(node.name))
         if node.domain or node.op_type not in _COMPUTE | _THROUGH | _RECURRENT or assignment.of(node, plan) != "int8":
             continue
         if node.op_type in _RECURRENT:
@@ -84,6 +83,12 @@ def _leave_others_exact(graph: Graph, plan: Plan, results: set[str], quantized: 
         if name in plan.activations and name not in results and any(id(n) not in quantized for n in readers):
             names = tuple(str(n.name) for n in main if id(n) in quantized and any(v is value for v in n.inputs))
             plan.activations[name] = replace(plan.activations[name], readers=names)
+
+
+def embeddings(graph: Graph, assignment: Assignment, plan: Plan) -> list[str]:
+    """Names of the large embedding tables' nodes that do not stay float, which is noted in the plan."""
+    found = [node for node in graph.model.graph if _is_embedding(node) and assignment.of(node, plan) != FLOAT]
+    return [str(node.name) for node in found]
 
 
 def _is_embedding(node: ir.Node) -> bool:

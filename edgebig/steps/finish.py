@@ -14,6 +14,7 @@ from edgebig import __version__
 from edgebig.bundle import PREPROCESS, BundleWriter, Manifest, Part, Stage
 from edgebig.graph import Graph
 from edgebig.graph.graph import dtype_name
+from edgebig.graph.work import macs, observed_shapes
 from edgebig.manifest import this_architecture
 from edgebig.preprocess import Preprocess
 from edgebig.request import Request
@@ -21,6 +22,7 @@ from edgebig.source import Source
 from edgebig.stages import StageNotes
 from edgebig.steps.gate import compare_stages, exact_graph, layers_of
 from edgebig.steps.layer_report import layer_report, layers_file, report_lines, write_report
+from edgebig.steps.pays import say_whether_it_pays
 from edgebig.steps.work import PartWork
 from edgebig.tasks.vision import from_huggingface
 from edgebig.verify import save_golden
@@ -51,9 +53,13 @@ def verify_part(part: PartWork, request: Request, writer: BundleWriter, notes: S
     found = compare_stages(part, request, built, notes)
     if part.quantized and found.original:
         layers = layers_of(part, request)
-        report = layer_report(part, exact_graph(part), layers, built, found.figures())
+        exact = exact_graph(part)
+        work = macs(exact, observed_shapes(exact, golden.inputs[0]))
+        report = layer_report(part, exact, layers, built, found.figures(), work)
         write_report(report, writer.path(layers_file(part.name)))
         notes.note(*report_lines(report))
+        if request.recipe.precision in {"int8", "fp8"}:
+            say_whether_it_pays(part, work, built, notes)
         broken = next((layer for layer in layers if layer.is_broken), None)
         if broken is not None:
             notes.decline(f"{part.name}: {broken.name} ({broken.op}, {broken.format}) makes NaN or infinity")

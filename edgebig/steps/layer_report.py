@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from edgebig.graph import Graph
-from edgebig.graph.work import macs, observed_shapes
 from edgebig.manifest import finite
 from edgebig.steps.work import PartWork
 from edgebig.verify import Layer, first_jump, layer_times
@@ -22,7 +21,12 @@ def layers_file(part: str) -> str:
 
 
 def layer_report(
-    part: PartWork, exact: Graph, layers: Sequence[Layer], built: Path | None, stages: Mapping[str, Mapping[str, float]]
+    part: PartWork,
+    exact: Graph,
+    layers: Sequence[Layer],
+    built: Path | None,
+    stages: Mapping[str, Mapping[str, float]],
+    work: Mapping[str, int],
 ) -> dict[str, Any]:
     """The report as plain data.
 
@@ -33,9 +37,9 @@ def layer_report(
         built: the graph that runs on this machine, to measure times; ``None``: shares of the
             multiply-accumulates stand in for shares of the time.
         stages: the figures of each comparison of a stage with the one before.
+        work: multiply-accumulates of the nodes of ``exact``.
     """
     golden = part.examined()
-    work = macs(exact, observed_shapes(exact, golden.inputs[0]))
     times = layer_times(built, exact, golden.inputs) if built is not None else None
     costs: Mapping[str, float] = work if times is None else times
     total = sum(costs.values())

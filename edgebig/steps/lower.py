@@ -16,7 +16,7 @@ from edgebig.steps.weights import quantize_weights
 from edgebig.steps.work import PartWork
 
 _LOW = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
-_QUANTIZED = {"int8", "fp8", "int4"}
+_QUANTIZED = {"int8", "fp8", "int4", "int8-weights", "nvfp4"}
 
 
 @dataclass(frozen=True)

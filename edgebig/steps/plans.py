@@ -13,8 +13,8 @@ from edgebig.request import Request
 from edgebig.steps.work import PartWork
 
 _SUFFIX = ".plan.json"
-_BLOCKS_OPSET = 21
-"""ONNX's first opset whose DequantizeLinear takes scales by block."""
+_OPSETS = {"int4": 21, "nvfp4": 23}
+"""ONNX's first opsets whose DequantizeLinear takes scales by block, and FLOAT4E2M1."""
 
 
 def with_plan(request: Request) -> Request:
@@ -34,8 +34,8 @@ def with_plan(request: Request) -> Request:
     asked = request.recipe.precision
     if asked not in {"fp32", precision}:
         raise RecipeError(f"--plan {path} is for {precision}, and {asked} was asked for: leave --precision out")
-    has_blocks = any("int4" in plan.formats().values() for plan in plans)
-    opset = max(request.recipe.opset, _BLOCKS_OPSET) if has_blocks else request.recipe.opset
+    used = {fmt for plan in plans for fmt in plan.formats().values()}
+    opset = max(request.recipe.opset, *(_OPSETS.get(fmt, 0) for fmt in (precision, *used)))
     # its scales are those of a graph that was not repaired
     repair = request.recipe.repair if any(plan.repairs for plan in plans) else ()
     return replace(request, recipe=request.recipe.changed(precision=precision, opset=opset, repair=repair))

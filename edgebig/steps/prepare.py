@@ -27,8 +27,8 @@ from edgebig.spec import Dim
 from edgebig.stages import StageNotes
 from edgebig.steps.work import PartWork, Sample
 
-_OPSET = {"int8": 19, "fp8": 19, "int4": 21, "bf16": 22, "auto": 19}
-"""Q/DQ of FP16 tensors and FP8 need opset 19, blocks 21, most operators in BF16 22."""
+_OPSET = {"int8": 19, "fp8": 19, "int8-weights": 19, "int4": 21, "nvfp4": 23, "bf16": 22, "auto": 19}
+"""Q/DQ of FP16 tensors and FP8 need opset 19, blocks 21, most operators in BF16 22, FLOAT4E2M1 23."""
 
 
 def prepare_graph(part: SourcePart, source: Source, request: Request, notes: StageNotes) -> PartWork:

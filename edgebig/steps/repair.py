@@ -16,7 +16,8 @@ from edgebig.steps.work import PartWork, Sample
 _EQUALIZE = 0.7
 """Share of the channels' unevenness that goes into the weights; 0.5 to 1 were tried on SqueezeNet."""
 
-_DEFAULTS: dict[str, tuple[Repair, ...]] = {"int8": ("smooth",), "fp8": ("smooth",), "int4": ("gptq",)}
+_DEFAULTS: dict[str, tuple[Repair, ...]] = {"int8": ("smooth",), "fp8": ("smooth",)}
+_DEFAULTS |= {"int4": ("gptq",), "nvfp4": ("gptq",)}
 """What pays for each format; GPTQ brings INT8 a tenth of its error at several times the compile's duration."""
 
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 
 from edgebig.cache import CacheFile, cache_folder, key_of
 from edgebig.errors import AccuracyError
-from edgebig.graph import Executor, Graph
+from edgebig.graph import Graph
 from edgebig.graph.execute import Level
 from edgebig.graph.work import macs, observed_shapes
-from edgebig.quantize import PlanFile, insert_qdq, lower_floats, make_plan, planned_layers
+from edgebig.quantize import Plan, PlanFile, insert_qdq, lower_floats, make_plan, planned_layers
 from edgebig.quantize.search import Found, Group, Option, group_layers, measured_gains, roofline_gains, search
 from edgebig.request import Request
 from edgebig.stages import StageNotes
+from edgebig.steps.alone import Alone
 from edgebig.steps.loss_cache import known_losses
 from edgebig.steps.lower import Layers, low_format, lower_part, reference_level
+from edgebig.steps.pays import latencies, say_share
 from edgebig.steps.work import PartWork
 from edgebig.steps.yardstick import Yardstick
 
@@ -25,9 +27,7 @@ BUDGET = 0.01
 """Loss of cosine that ``auto`` allows where nothing was asked."""
 
 _FORMATS = ("int8", "fp8")
-_HALF = 0.5
 _ROUNDING = 1e-6
-_TIMED_RUNS = 15
 
 
 def search_part(part: PartWork, request: Request, yardstick: Yardstick, notes: StageNotes) -> None:
@@ -89,15 +89,26 @@ def _quantized(
         left = f", about {passed / step * (steps - step):.0f} s left" if step > 1 else ""
         notes.progress(f"{what} ({step + 1} of {steps}{left})")
 
-    make, level = _maker(part, request, formats[0], groups), _level(request)
+    plan_of, level = _planner(part, request, formats[0], groups), _level(request)
+
+    def make(choice: Mapping[str, str]) -> Graph:
+        quantized = graph.clone()
+        insert_qdq(quantized, plan_of(choice), check=False)
+        return quantized
+
     _choose_method(part, groups, formats[0], lambda choice: yardstick.distance(make(choice), level), notes)
+
+    @cache  # where everything fits at once no group is measured
+    def alone() -> Alone:
+        return Alone(graph, {g.name: g.layers for g in groups.values()}, plan_of, yardstick, level, shapes)
+
     with known_losses(_key(part, request)) as known:
         found = search(
             options,
             formats,
             lambda choice: yardstick.loss(_surrounded(make(choice), part, request, formats[0]), level),
             budget,
-            alone=lambda choice: yardstick.distance(make(choice), level),
+            alone=lambda choice: alone().loss(choice),
             deadline=deadline,
             tick=tick,
             known=known,
@@ -113,7 +124,7 @@ def _quantized(
     notes.note(
         f"{part.name}: auto quantizes {len(found.choice)} of {len(groups)} groups of layers: it loses {lost:.2g}"
     )
-    return _pays(part, request, macs(graph, shapes), chosen, layers, notes)
+    return _pays(part, request, macs(graph, shapes), notes)
 
 
 def _choose_method(
@@ -138,21 +149,19 @@ def _choose_method(
     notes.note(f"{part.name}: auto took {part.ranges.method} ranges; every layer in {fmt} loses with {figures}")
 
 
-def _maker(
+def _planner(
     part: PartWork, request: Request, base: str, groups: Mapping[str, Group]
-) -> Callable[[Mapping[str, str]], Graph]:
-    """The function that gives the float32 graph with the Q/DQ pairs of a choice."""
+) -> Callable[[Mapping[str, str]], Plan]:
+    """The function that gives the plan of a choice, for the ranges that the part has when it is called."""
     graph = part.repaired or part.graph
     everything = [name for g in groups.values() for name in g.layers]
 
-    def make(choice: Mapping[str, str]) -> Graph:
+    def plan_of(choice: Mapping[str, str]) -> Plan:
         formats = dict.fromkeys(everything, "float")
         formats |= {name: fmt for group, fmt in choice.items() for name in groups[group].layers}
-        quantized = graph.clone()
-        insert_qdq(quantized, make_plan(quantized, part.ranges, request.target, request.recipe, base, formats))
-        return quantized
+        return make_plan(graph, part.ranges, request.target, request.recipe, base, formats)
 
-    return make
+    return plan_of
 
 
 def _surrounded(graph: Graph, part: PartWork, request: Request, precision: str) -> Graph:
@@ -207,19 +216,13 @@ def _pays(
     part: PartWork,
     request: Request,
     work: Mapping[str, int],
-    chosen: Layers,
-    layers: Sequence[str],
     notes: StageNotes,
 ) -> str:
     """Why the quantized model is not worth it; empty where it is faster, or cannot be measured here."""
-    everything = sum(work.values())
-    done = sum(work.get(name, 0) for name in layers if chosen.formats.get(name) != "float")
-    share = done / everything if everything else 0.0
-    if share < _HALF:
-        notes.decline(f"{part.name}: auto: only {share:.0%} of the arithmetic is quantized")
+    say_share(part, work, notes)
     if request.target.is_nvidia:
         return ""
-    plain, quantized = _latencies([part.graph, part.result()], part.examples().inputs[0])
+    plain, quantized = latencies([part.graph, part.result()], part.examples().inputs[0])
     smaller = part.result().weight_bytes < part.graph.weight_bytes
     ratio = plain / quantized
     notes.note(f"{part.name}: auto: {ratio:.2f} times float32's speed on this processor, measured")
@@ -227,22 +230,6 @@ def _pays(
         return ""
     what = "smaller, but slower" if smaller else "neither smaller nor faster"
     return f"the quantized model is {what} ({ratio:.2f} times float32's speed): not taken"
-
-
-def _latencies(graphs: Sequence[Graph], sample: Mapping[str, object]) -> list[float]:
-    """Median seconds of one run of each graph, in turn."""
-    executors = [Executor(graph, "all") for graph in graphs]
-    times: list[list[float]] = [[] for _ in graphs]
-    try:
-        for _ in range(_TIMED_RUNS):
-            for executor, found in zip(executors, times, strict=True):
-                start = time.perf_counter()
-                executor.run(sample)  # type: ignore[arg-type]
-                found.append(time.perf_counter() - start)
-    finally:
-        for executor in executors:
-            executor.close()
-    return [statistics.median(found) for found in times]
 
 
 def _key(part: PartWork, request: Request) -> CacheFile | None:

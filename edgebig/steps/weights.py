@@ -22,6 +22,7 @@ from edgebig.verify import outputs_of, similarity_of
 
 Array = np.ndarray[Any, Any]
 
+_BIASED = {"Conv", "ConvTranspose", "Gemm"}
 _NEED_SAMPLES = ("awq", "gptq", "adaround", "bias")
 
 
@@ -83,8 +84,8 @@ def _correct_biases(
         found = similarity_of(part.examples().outputs, outputs_of(quantized, part.examples().inputs, "off"))
         return 1 - Similarity.worst(found.values()).cosine
 
-    # a convolution without a bias would get one, and then another plan
-    nodes = [w.node for w in plan.weights if w.node not in _without_bias(graph)]
+    biased = _with_place_for_bias(graph)
+    nodes = [w.node for w in plan.weights if w.node in biased]
     quantized = graph.clone()
     insert_qdq(quantized, plan, rounded, scales)
     shifts = bias_shifts(graph, quantized, nodes, part.samples or ())
@@ -101,9 +102,10 @@ def _correct_biases(
     return [f"biases of {len(shifts) - len(declined)} layers corrected: the loss is {after:.2g}, {before:.2g} without"]
 
 
-def _without_bias(graph: Graph) -> set[str]:
+def _with_place_for_bias(graph: Graph) -> set[str]:
+    """Layers whose bias can be corrected: a convolution without one would get one, and then another plan."""
     return {
         str(node.name)
         for node in graph.model.graph
-        if node.op_type in {"Conv", "ConvTranspose", "Gemm"} and (len(node.inputs) < 3 or node.inputs[2] is None)
+        if node.op_type == "MatMul" or (node.op_type in _BIASED and len(node.inputs) > 2 and node.inputs[2] is not None)
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from edgebig.errors import AccuracyError, EvaluationError, GraphError
 from edgebig.graph import Executor, Graph
@@ -35,10 +35,21 @@ class Yardstick:
     def distance(self, graph: Graph, level: Level) -> float:
         """1 - cosine of the worst output on the worst trial input; infinite where the graph cannot be run."""
         try:
-            found = similarity_of(self._trial.outputs, outputs_of(graph, self._trial.inputs, level))
-        except (AccuracyError, GraphError):
+            return self.distance_of(outputs_of(graph, self._trial.inputs, level))
+        except GraphError:
             return math.inf
-        return 1 - Similarity.worst(found.values()).cosine
+
+    @property
+    def inputs(self) -> Sequence[Sample]:
+        """The trial inputs."""
+        return self._trial.inputs
+
+    def distance_of(self, found: Sequence[Sample]) -> float:
+        """The same for outputs that were computed already, one for each of :attr:`inputs`."""
+        try:
+            return 1 - Similarity.worst(similarity_of(self._trial.outputs, found).values()).cosine
+        except AccuracyError:
+            return math.inf
 
     def loss(self, graph: Graph, level: Level) -> float:
         """What ``--max-drop`` limits: the metric's drop where there is labelled data, else :meth:`distance`."""

@@ -16,6 +16,7 @@ import numpy as np
 from edgebig.errors import OutputError
 from edgebig.graph import Executor, Graph
 from edgebig.graph.execute import Level
+from edgebig.graph.unpack import runnable
 from edgebig.similarity import Similarity
 from edgebig.verify.subgraph import Piece, cut, shared_tensors, with_outputs
 from edgebig.verify.tally import Tally
@@ -100,7 +101,7 @@ def save_finding(finding: Finding, folder: Path, text: str) -> None:
     except OSError as error:
         raise OutputError(f"cannot write {folder}: {error.strerror}") from error
     try:
-        finding.piece.graph.save(partial / "subgraph.onnx")
+        runnable(finding.piece.graph).save(partial / "subgraph.onnx")
         finding.exact.graph.save(partial / "subgraph.float.onnx")
         np.savez(partial / "inputs.npz", allow_pickle=False, **finding.inputs)
         np.savez(partial / "expected.npz", allow_pickle=False, **{finding.tensor: finding.expected})
@@ -156,9 +157,11 @@ def _finding(
 
 def _how_to(finding: Finding) -> str:
     levels = {"off": "ORT_DISABLE_ALL", "basic": "ORT_ENABLE_BASIC", "all": "ORT_ENABLE_ALL"}
+    is_fp4 = runnable(finding.piece.graph) is not finding.piece.graph
+    written_out = ";\n                       weights in FP4 as the floats that they stand for" if is_fp4 else ""
     return f"""
 Files
-  subgraph.onnx        the piece as the compiled graph has it
+  subgraph.onnx        the piece as the compiled graph has it{written_out}
   subgraph.float.onnx  the same piece of the original
   inputs.npz           what both take: the original's values
   expected.npz         what the original gives

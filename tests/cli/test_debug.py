@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +91,47 @@ def test_a_bundle_with_its_original(edgebig: Run, tmp_path: Path) -> None:
     strict = edgebig("debug", bundle, "--max-drop", 0, "-o", tmp_path / "found")
     assert strict.code == 0 and (tmp_path / "found" / "subgraph.onnx").is_file()
     Bundle.open(bundle).verify()
+
+
+@pytest.mark.parametrize(
+    ("target", "precision"), [("cpu", "int8"), ("l4", "int8"), ("l4", "fp8"), ("rtx-5090", "nvfp4")]
+)
+def test_the_piece_of_a_bundle_shows_the_difference_by_itself(
+    edgebig: Run, target: str, precision: str, tmp_path: Path
+) -> None:
+    """Calibrated with values a fiftieth of those that it is given: activations are clipped."""
+    if target != "cpu":
+        pytest.importorskip("tensorrt_rtx_bindings")
+    graph = net(
+        [
+            node("MatMul", "x wa", "a"),
+            node("Relu", "a", "ra"),
+            node("MatMul", "ra wb", "b"),
+            node("Relu", "b", "rb"),
+            node("MatMul", "rb wc", "y"),
+        ],
+        {"x": ["n", 64]},
+        ["y"],
+        {f"w{n}": normal(64, 64, seed=i, scale=0.15) for i, n in enumerate("abc")},
+    )
+    graph.save(tmp_path / "m.onnx")
+    narrow = [{"x": s["x"] * np.float32(0.02)} for s in samples_for(graph, 24)]
+    np.savez(tmp_path / "inputs.npz", **{f"in.x.{i}": s["x"] for i, s in enumerate(samples_for(graph, 2, seed=9))})
+    bundle, out = tmp_path / "b", tmp_path / "found"
+    recipe = package.Recipe(repair=(), precision=precision)
+    package.compile(
+        tmp_path / "m.onnx", target=target, recipe=recipe, calibration=narrow, keep_original=True, out=bundle
+    )
+    found = edgebig("debug", bundle, "--inputs", tmp_path / "inputs.npz", "--max-drop", 1e-4, "-o", out, "--json").json
+    jump = found["first_jump"]["name"]
+    assert found["status"] == "wrong" and jump in {"a", "b", "y"} and jump in found["nodes"]
+    piece = onnx.load(out / "subgraph.onnx")
+    assert sum(n.op_type.startswith(("MatMul", "QLinearMatMul")) for n in piece.graph.node) < 3
+    code = "\n".join(line[2:] for line in (out / "README.txt").read_text().split("Run it\n")[1].splitlines())
+    done = subprocess.run([sys.executable, "-c", code], cwd=out, capture_output=True, text=True, check=True)
+    largest, scale = map(float, done.stdout.split())
+    # clipped to a fiftieth nearly all is lost; FP4 weights lose a few hundredths
+    assert largest > (0.02 if precision == "nvfp4" else 0.5) * scale
 
 
 def test_what_is_missing_is_said(edgebig: Run, pair: tuple[Path, Path, Path], tmp_path: Path) -> None:

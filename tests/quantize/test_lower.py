@@ -69,6 +69,102 @@ def test_a_square_that_overflows_stays_float32() -> None:
     assert not np.abs(reference(blind, samples[0]) - expected).max() < 0.5 * np.abs(expected).max()
 
 
+def feed_forward() -> Graph:
+    """T5's gated feed-forward layer with its residual and the next norm, which brings the values back.
+
+    The two gates reach some hundreds and their product 1e5, as in T5's last encoder layers.
+    """
+    return net(
+        [
+            node("MatMul", "x w0", "gate"),
+            node("Relu", "gate", "open"),
+            node("MatMul", "x w1", "line"),
+            node("Mul", "open line", "gated"),
+            node("MatMul", "gated wo", "out"),
+            node("Add", "x out", "stream"),
+            node("Pow", "stream two", "square"),
+            node("ReduceMean", "square axes", "mean"),
+            node("Add", "mean eps", "shifted"),
+            node("Sqrt", "shifted", "root"),
+            node("Div", "stream root", "y"),
+        ],
+        {"x": ["batch", 4, 16]},
+        ["y"],
+        {
+            "w0": normal(16, 32, scale=60),
+            "w1": normal(16, 32, seed=1, scale=60),
+            "wo": normal(32, 16, seed=2),
+            "two": np.array(2, np.float32),
+            "axes": np.array([-1]),
+            "eps": np.array(1e-6, np.float32),
+        },
+    )
+
+
+def test_t5s_feed_forward_layer_that_overflows_stays_float32() -> None:
+    graph, blind = feed_forward(), feed_forward()
+    samples = samples_for(graph, 4)
+    expected = run(graph, samples[0])["y"]
+    ranges = ranges_of(graph, samples)
+    assert ranges.by_tensor["gate"].magnitude < 2000 and ranges.by_tensor["gated"].magnitude > 1e5
+    _, kept = lower_floats(graph, FP16, ranges)
+    names = [line.split(" ")[0] for line in kept]
+    assert names == ["gated", "out", "stream", "square", "mean", "shifted", "root", "y"]
+    assert kept[0].startswith("gated (Mul): gated reaches")
+    found = reference(graph, samples[0])
+    assert np.isfinite(found).all() and np.abs(found - expected).max() < 5e-3 * np.abs(expected).max()
+    assert lower_floats(blind, FP16, None)[1] == []
+    assert not np.isfinite(reference(blind, samples[0])).all()
+
+
+def test_the_variance_of_a_layer_norm_that_overflows_stays_float32() -> None:
+    """Values of a thousand fit into FP16, their squares do not."""
+    graph, blind = layer_norm(1e-5), layer_norm(1e-5)
+    samples = [{"x": s["x"] * np.float32(1000)} for s in samples_for(graph, 4)]
+    expected = run(graph, samples[0])["y"]
+    _, kept = lower_floats(graph, FP16, ranges_of(graph, samples))
+    assert [line.split(" ")[0] for line in kept] == ["square", "variance", "shifted", "deviation"]
+    found = reference(graph, samples[0])
+    assert np.abs(found - expected).max() < 3e-3 * np.abs(expected).max()
+    lower_floats(blind, FP16, None)
+    # a variance without end makes zeros of all
+    assert np.abs(expected).max() > 1 and not np.abs(reference(blind, samples[0])).max() > 1e-3
+
+
+def test_a_layer_norm_whose_input_fp16_cannot_hold_stays_float32() -> None:
+    """The operator itself keeps its statistics in float32, what it reads must fit: a residual stream of 1e5."""
+
+    def stream() -> Graph:
+        return net(
+            [
+                node("MatMul", "x w", "m"),
+                node("Mul", "m large", "stream"),
+                node("LayerNormalization", "stream gain offset", "n"),
+                node("MatMul", "n w", "y"),
+            ],
+            {"x": ["batch", 16]},
+            ["y"],
+            {
+                "w": normal(16, 16),
+                "large": np.array(2e4, np.float32),
+                "gain": normal(16, seed=1),
+                "offset": normal(16, seed=2),
+            },
+        )
+
+    graph, blind = stream(), stream()
+    samples = samples_for(graph, 4)
+    expected = run(graph, samples[0])["y"]
+    ranges = ranges_of(graph, samples)
+    assert ranges.by_tensor["stream"].magnitude > 65504
+    _, kept = lower_floats(graph, FP16, ranges)
+    assert [line.split(" ")[0] for line in kept] == ["stream", "n"]
+    found = reference(graph, samples[0])
+    assert np.abs(found - expected).max() < 5e-3 * np.abs(expected).max()
+    lower_floats(blind, FP16, None)
+    assert not np.isfinite(reference(blind, samples[0])).all()
+
+
 def layer_norm(eps: float) -> Graph:
     return net(
         [

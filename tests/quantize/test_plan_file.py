@@ -214,7 +214,7 @@ WRONG: list[tuple[Any, str]] = [
     (changed("layers", 1, "format", to=["int8"]), "layers[1] (conv2): format must be one of"),
     (
         changed("layers", 1, "format", drop=True),
-        "format must be one of int8, fp8, int4, int8-weights, float, found None",
+        "format must be one of int8, fp8, int4, int8-weights, nvfp4, mxfp8, float, found None",
     ),
     (changed("layers", 0, "scale", to=1), "layers[0] (conv1): unknown field 'scale'"),
     (changed("layers", 0, "reason", to=3), "layers[0] (conv1): reason must be text, found 3"),

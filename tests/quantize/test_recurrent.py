@@ -1,7 +1,8 @@
-"""LSTMs: their weights alone become INT8 for TensorRT, and nothing where every run would pay for it."""
+"""Recurrent layers: their weights alone become INT8 for TensorRT, and nothing where every run would pay for it."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from nets import Graph, flat_ranges, net, node, normal, op_types, run, samples_for
 
 from edgebig.build import build_engine
+from edgebig.errors import BuildError
 from edgebig.graph.values import constant
 from edgebig.quantize import insert_qdq, lower_floats, make_plan, planned_layers
 from edgebig.quantize.assignment import Assignment
@@ -19,13 +21,15 @@ from edgebig.quantize.rules_weights import make as make_weights
 from edgebig.recipe import Recipe
 from edgebig.target import Target
 
+PARTS = ("quantized", "scale")
 
-def recurrent(op: str, directions: int = 1) -> Graph:
+
+def recurrent(op: str, directions: int = 1, **more: int) -> Graph:
     """x [6, 1, 12] -> h [6, directions, 1, 20] -> MatMul -> y [6, directions, 1, 5]."""
     rows = {"LSTM": 4, "GRU": 3, "RNN": 1}[op] * 20
     direction = "bidirectional" if directions == 2 else "forward"
     return net(
-        [node(op, "x w r b", "h", hidden_size=20, direction=direction), node("MatMul", "h head", "y")],
+        [node(op, "x w r b", "h", hidden_size=20, direction=direction, **more), node("MatMul", "h head", "y")],
         {"x": [6, 1, 12]},
         ["y"],
         {
@@ -66,6 +70,69 @@ def test_tensorrt_takes_an_lstm_with_int8_weights(precision: str, directions: in
     assert len(build_engine(tmp_path / "g.onnx", ("8.9",), {})) > 1000
 
 
+@pytest.mark.parametrize(
+    ("op", "directions", "more", "capability"),
+    [
+        ("GRU", 1, {"linear_before_reset": 1}, "8.9"),
+        ("GRU", 1, {"linear_before_reset": 0}, "8.0"),
+        ("GRU", 2, {"linear_before_reset": 1}, "8.6"),
+        ("GRU", 1, {"linear_before_reset": 1}, "12.0"),
+        ("RNN", 1, {}, "8.9"),
+    ],
+)
+def test_tensorrt_takes_a_gru_with_a_scale_for_each_column(
+    op: str, directions: int, more: dict[str, int], capability: str, tmp_path: Path
+) -> None:
+    graph = recurrent(op, directions, **more)
+    weights = {name: constant(graph.model.graph.initializers[name]).numpy().copy() for name in "wr"}
+    (sample,) = samples_for(graph, 1)
+    expected = run(graph, sample)["y"]
+    plan = planned(graph, "l4")
+    assert [(w.node, w.input, w.format, w.axis) for w in plan.weights[:2]] == [("h", 1, INT8, 2), ("h", 2, INT8, 2)]
+    insert_qdq(graph, plan)
+    for name, weight in weights.items():
+        stored, scale = (constant(graph.model.graph.initializers[f"{name}/h/{part}"]).numpy() for part in PARTS)
+        np.testing.assert_allclose(scale, np.abs(weight).max(axis=(0, 1)) / 127, rtol=1e-6)
+        assert (np.abs(stored * scale.astype(np.float64) - weight) <= scale * 0.5001).all()
+    found = run(graph, sample)["y"]
+    assert 0 < np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
+    lower_floats(graph, ir.DataType.FLOAT16, None)
+    graph.save(tmp_path / "g.onnx")
+    pytest.importorskip("tensorrt_rtx_bindings")
+    assert len(build_engine(tmp_path / "g.onnx", (capability,), {})) > 1000
+
+
+def test_scales_of_rows_are_what_the_builder_fails_on_in_a_gru(tmp_path: Path) -> None:
+    """When this fails, TensorRT-RTX takes a GRU with scales for rows, as an LSTM has them."""
+    pytest.importorskip("tensorrt_rtx_bindings")
+    graph = recurrent("GRU", linear_before_reset=1)
+    plan = planned(graph, "l4")
+    plan.weights = [replace(w, axis=1) if w.node == "h" else w for w in plan.weights]
+    insert_qdq(graph, plan)
+    lower_floats(graph, ir.DataType.FLOAT16, None)
+    graph.save(tmp_path / "g.onnx")
+    with pytest.raises(BuildError, match="_M_range_check"):
+        build_engine(tmp_path / "g.onnx", ("8.9",), {})
+
+
+def test_int8_weights_make_the_engine_of_a_gru_smaller(tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx_bindings")
+    size = {}
+    for precision in ("fp16", "int8-weights"):
+        graph = net(
+            [node("GRU", "x w r", "y", hidden_size=512, linear_before_reset=1)],
+            {"x": [6, 1, 512]},
+            ["y"],
+            {"w": normal(1, 1536, 512, scale=0.1), "r": normal(1, 1536, 512, seed=1, scale=0.1)},
+        )
+        insert_qdq(graph, planned(graph, "l4", precision))
+        lower_floats(graph, ir.DataType.FLOAT16, None)
+        graph.save(tmp_path / "g.onnx")
+        size[precision] = len(build_engine(tmp_path / "g.onnx", ("8.9",), {}))
+    # 1.6 million weights of one byte instead of two
+    assert size["fp16"] - size["int8-weights"] > 1_200_000
+
+
 def test_an_lstm_is_one_layer_of_the_plan_and_comes_back_from_its_file() -> None:
     graph = recurrent("LSTM")
     assert planned_layers(graph, Target.load("l4"), Recipe(), "int8") == ["h", "y"]
@@ -78,9 +145,6 @@ def test_an_lstm_is_one_layer_of_the_plan_and_comes_back_from_its_file() -> None
 
 
 def test_what_is_left_and_why() -> None:
-    for op in ("GRU", "RNN"):
-        plan = planned(recurrent(op), "l4")
-        assert [w.node for w in plan.weights] == ["y"] and op in plan.skipped["h"]
     plan = planned(recurrent("LSTM"), "cpu")
     assert [w.node for w in plan.weights] == ["y"]
     assert plan.skipped["h"] == "ONNX Runtime would dequantize its weights on every run: twice as slow"

@@ -6,14 +6,16 @@ from pathlib import Path
 
 import ml_dtypes
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 from nets import Array, net, node, normal, run, samples_for
+from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from edgebig.build import build_engine
-from edgebig.errors import BuildError
-from edgebig.graph import Graph
+from edgebig.errors import BuildError, GraphError
+from edgebig.graph import Executor, Graph
 from edgebig.quantize import insert_qdq, lower_floats, rules_weights
 from edgebig.quantize.assignment import Assignment
 from edgebig.quantize.formats import FP8, NVFP4, NVFP4_OPSET, refusal
@@ -84,7 +86,8 @@ def test_nvfp4_is_what_onnx_says_and_what_blackwell_builds(tmp_path: Path, lower
     assert refusal("nvfp4", "12.0") is None and "8.9" in str(refusal("nvfp4", "8.9"))
 
 
-def test_mxfp8_is_refused_as_long_as_the_parser_refuses_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("opset", [24, 25])
+def test_mxfp8_is_refused_as_long_as_the_parser_refuses_it(opset: int, tmp_path: Path) -> None:
     """When this fails, TensorRT's parser has learnt MXFP8's scales."""
     pytest.importorskip("tensorrt_rtx_bindings")
     graph = net(
@@ -95,13 +98,36 @@ def test_mxfp8_is_refused_as_long_as_the_parser_refuses_it(tmp_path: Path) -> No
         {"x": [4, 64]},
         ["y"],
         {"q": normal(64, 32).astype(ml_dtypes.float8_e4m3fn), "s": np.ones((2, 32), ml_dtypes.float8_e8m0fnu)},
-        opset=24,
+        opset=opset,
     )
     graph.save(tmp_path / "mxfp8.onnx")
-    with pytest.raises(BuildError, match="s"):
+    with pytest.raises(BuildError, match="Failed to import initializer|Unsupported ONNX data type|cannot be imported"):
         build_engine(tmp_path / "mxfp8.onnx", ["12.0"], {})
     assert "FLOAT8E8M0" in str(refusal("mxfp8", "12.0"))
     assert refusal("int8", None) is None and "ONNX Runtime" in str(refusal("nvfp4", None))
+
+
+def test_mxfp8_in_an_operator_of_tensorrts_own_builds_and_runs_nowhere_else(tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx_bindings")
+    nodes = [
+        helper.make_node(
+            "TRT_MXFP8DequantizeLinear", ["q", "s"], ["w"], domain="trt", axis=0, block_size=32, output_dtype=1
+        ),
+        node("MatMul", "x w", "y"),
+    ]
+    weights = [
+        numpy_helper.from_array(normal(64, 32).astype(ml_dtypes.float8_e4m3fn), "q"),
+        numpy_helper.from_array(np.full((2, 32), 127, np.uint8), "s"),
+    ]
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("x", [4, 64]), ("y", [4, 32]))]
+    opsets = [helper.make_opsetid("", 23), helper.make_opsetid("trt", 1)]
+    model = helper.make_model(
+        helper.make_graph(nodes, "mxfp8", ends[:1], ends[1:], weights), opset_imports=opsets, ir_version=11
+    )
+    onnx.save(model, tmp_path / "mxfp8.onnx")
+    assert len(build_engine(tmp_path / "mxfp8.onnx", ["12.0"], {})) > 10_000
+    with pytest.raises(GraphError, match="TRT_MXFP8DequantizeLinear"):
+        Executor(tmp_path / "mxfp8.onnx")
 
 
 def test_a_weight_of_zeros() -> None:

@@ -168,7 +168,13 @@ def test_a_folder_holds_a_plan_for_each_part(bundles: dict[str, Bundle], tmp_pat
         plan_of(PartWork(SourcePart("third", graph, Path("m.onnx")), graph, {}), request)
 
 
-def test_a_layer_edited_to_int4_raises_the_opset(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("target", "fmt", "stored", "opset"),
+    [("agx-orin-64gb", "int4", "int4", 21), ("rtx-5090", "nvfp4", "float4e2m1", 23)],
+)
+def test_a_layer_edited_to_blocks_raises_the_opset(
+    target: str, fmt: str, stored: str, opset: int, tmp_path: Path
+) -> None:
     graph = net(
         [node("MatMul", "x wa", "a"), node("Relu", "a", "r"), node("MatMul", "r wb", "y")],
         {"x": ["n", 128]},
@@ -176,8 +182,8 @@ def test_a_layer_edited_to_int4_raises_the_opset(tmp_path: Path) -> None:
         {"wa": normal(128, 128, scale=0.1), "wb": normal(128, 64, seed=1, scale=0.1)},
     )
     graph.save(tmp_path / "m.onnx")
-    first = compiled(tmp_path / "m.onnx", tmp_path / "a", "agx-orin-64gb", samples_for(graph, 24), precision="int8")
-    plan = edited(first, tmp_path / "p.json", y="int4")
-    bundle = compiled(tmp_path / "m.onnx", tmp_path / "b", "agx-orin-64gb", plan=str(plan))
-    assert (first.part().opset, bundle.part().opset) == (19, 21)
-    assert bundle.part().precision["int4"] >= 128 * 64 and bundle.part().precision["int8"] >= 128 * 128
+    first = compiled(tmp_path / "m.onnx", tmp_path / "a", target, samples_for(graph, 24), precision="int8")
+    plan = edited(first, tmp_path / "p.json", y=fmt)
+    bundle = compiled(tmp_path / "m.onnx", tmp_path / "b", target, plan=str(plan))
+    assert (first.part().opset, bundle.part().opset) == (19, opset)
+    assert bundle.part().precision[stored] >= 128 * 64 and bundle.part().precision["int8"] >= 128 * 128

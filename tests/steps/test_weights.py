@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from nets import conv_net, samples_for
+from nets import conv_net, net, node, normal, samples_for
 
 import edgebig
 from edgebig.recipe import Recipe
@@ -43,3 +43,32 @@ def test_without_samples_weights_are_rounded_to_nearest(tmp_path: Path) -> None:
     bundle = edgebig.compile(path, precision="int4", target="l4", out=tmp_path / "b")
     declined = [line for stage in bundle.manifest.stages for line in stage.declined]
     assert any("gptq needs --calib" in line for line in declined) == bundle.part().quantized
+
+
+@pytest.mark.parametrize(("op", "gates"), [("LSTM", 4), ("GRU", 3)])
+@pytest.mark.parametrize("repair", ["bias", "gptq", "awq", "mse"])
+def test_a_recurrent_layer_is_no_obstacle_to_a_repair(op: str, gates: int, repair: str, tmp_path: Path) -> None:
+    """Its biases are those of gates: what it gives says nothing about them."""
+    graph = net(
+        [node(op, "x w r b", "h", hidden_size=16), node("Squeeze", "h", "s"), node("Gemm", "s head bias", "y")],
+        {"x": [6, 1, 12]},
+        ["y"],
+        {
+            "w": normal(1, gates * 16, 12, scale=0.4),
+            "r": normal(1, gates * 16, 16, seed=1, scale=0.3),
+            "b": normal(1, 2 * gates * 16, seed=2, scale=0.1),
+            "head": normal(16, 8, seed=3),
+            "bias": normal(8, seed=4),
+        },
+    )
+    graph.save(tmp_path / "m.onnx")
+    recipe = Recipe.of("test", {"precision": "int8", "repair": (repair,)})
+    bundle = edgebig.compile(
+        tmp_path / "m.onnx",
+        recipe=recipe,
+        target="agx-orin-64gb",
+        calibration=samples_for(graph, 40),
+        out=tmp_path / "b",
+    )
+    assert bundle.part().similarity["y"]["cosine"] > 0.999
+    assert bundle.part().precision["int8"] > gates * 16 * 28

@@ -24,8 +24,12 @@ Array = np.ndarray[Any, Any]
 _RUNS = 15
 _SECONDS = 0.2
 _LEAST = 1e-9
-_BYTES = {"int8": 1.0, "fp8": 1.0, "int4": 0.5, "int8-weights": 1.0}
-_RATE = {"int4": "fp16", "int8-weights": "fp16"}
+_FP16 = 2.0
+_BYTES = {"int8": 1.0, "fp8": 1.0, "int4": 0.5, "int8-weights": 1.0, "nvfp4": 0.5 + 1 / 16}
+"""Of a weight in each format; NVFP4 has a scale of one byte for each block of 16."""
+
+_WEIGHTS_ALONE = {"int4", "int8-weights", "nvfp4"}
+_RECURRENT = {"LSTM", "GRU", "RNN"}
 
 
 def measured_gains(graph: Graph, layers: Sequence[str], shapes: Shapes, target: Target) -> dict[str, float]:
@@ -55,23 +59,55 @@ def roofline_gains(
 
     A layer takes the longer of its arithmetic at the target's peak rate and its traffic at the target's
     bandwidth (Williams et al. 2009, "Roofline: An Insightful Visual Performance Model"). No device reaches
-    either, so that only ratios between layers mean something.
+    either, so that only ratios between layers mean something. What TensorRT does not have saves nothing: FP8 of a
+    transposed convolution, and of a recurrent layer's arithmetic, of which only the weights become INT8.
     """
     work, moved = macs(graph, shapes), traffic(graph, shapes)
+    nodes = {str(node.name): node for node in graph.model.graph}
     base = next((p for p in ("fp16", "bf16", "tf32", "fp32") if p in target.peak_tops), None)
 
     def seconds(name: str, fmt: str) -> float:
-        rate = target.peak_tops.get(_RATE.get(fmt, fmt)) or target.peak_tops.get(base or "fp16") or 1.0  # type: ignore[call-overload]
+        fmt = _carried_out(nodes[name].op_type, fmt)
+        rate = target.peak_tops.get(fmt) or target.peak_tops.get(base or "fp16") or 1.0  # type: ignore[call-overload]
         bandwidth = target.bandwidth_gb_s or 1.0
         # the graph is float32: 4 bytes an element; what is quantized moves fewer, results stay FP16
-        share = _BYTES.get(fmt, 2.0) / 4
-        bytes_moved = moved[name].read * share + moved[name].written / 2
+        weights = _weight_bytes(nodes[name])
+        read = _FP16 if fmt in _WEIGHTS_ALONE else _BYTES.get(fmt, _FP16)
+        bytes_moved = weights * _BYTES.get(fmt, _FP16) / 4 + (moved[name].read - weights) * read / 4
+        bytes_moved += moved[name].written * _FP16 / 4
         return max(2 * work.get(name, 0) / (rate * 1e12), bytes_moved / (bandwidth * 1e9))
 
     return {n: {f: max(seconds(n, "fp16") - seconds(n, f), _LEAST) for f in formats} for n in layers}
 
 
-def _timed(graph: Graph, node: ir.Node, shape: Shape, result: Shape, target: Target) -> float:
+def _carried_out(op: str, fmt: str) -> str:
+    """What TensorRT's rules make of a format for an operator."""
+    if op in _RECURRENT:
+        return "int8-weights" if fmt in {"int8", "fp8", "int8-weights"} else "fp16"
+    if fmt in _WEIGHTS_ALONE:
+        return fmt if op in {"MatMul", "Gemm"} else "fp16"
+    return "fp16" if op == "ConvTranspose" and fmt == "fp8" else fmt
+
+
+def _weight_bytes(node: ir.Node) -> int:
+    """Bytes of the constants that are quantized as weights."""
+    indices = (1, 2) if node.op_type in _RECURRENT else (1,)
+    tensors = [constant(node.inputs[i]) for i in indices if i < len(node.inputs)]
+    return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
+
+def layer_pair(
+    graph: Graph, node: ir.Node, shape: Shape, result: Shape, target: Target
+) -> tuple[Graph, Graph, Array] | None:
+    """A layer alone in float32 and in INT8 by the target's rules, and an input; ``None`` where INT8 is not possible.
+
+    Args:
+        graph: which the node is of.
+        node: with a constant weight.
+        shape: of its first input.
+        result: of its output.
+        target: a CPU.
+    """
     values = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     plain = _single(graph, node, shape, result)
     low, high = float(values.min()), float(values.max())
@@ -81,8 +117,16 @@ def _timed(graph: Graph, node: ir.Node, shape: Shape, result: Shape, target: Tar
     quantized = plain.clone()
     plan = make_plan(quantized, Ranges(ranges, 1, "min-max", "timing"), target, Recipe(), "int8")
     if not plan.weights:
-        return _LEAST
+        return None
     insert_qdq(quantized, plan)
+    return plain, quantized, values
+
+
+def _timed(graph: Graph, node: ir.Node, shape: Shape, result: Shape, target: Target) -> float:
+    pair = layer_pair(graph, node, shape, result, target)
+    if pair is None:
+        return _LEAST
+    plain, quantized, values = pair
     with Executor(plain, "all") as first, Executor(quantized, "all") as second:
         times: Mapping[str, list[float]] = {"plain": [], "quantized": []}
         end = time.perf_counter() + _SECONDS
