@@ -95,7 +95,7 @@ _ACCURACY: list[Decorator[Any]] = [
         metavar="NAME,...|none",
         expose_value=False,
         callback=_field("repair", _repairs),
-        help="What keeps accuracy: equalize, smooth, mse, gptq, adaround, awq, bias.  [default: what suits the format]",
+        help="What keeps accuracy: equalize, outliers, smooth, mse, gptq, adaround, awq, bias.  [default: by format]",
     ),
 ]
 

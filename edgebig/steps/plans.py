@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from edgebig.errors import CalibrationError, RecipeError
-from edgebig.quantize import PlanFile
+from edgebig.quantize import FLOAT, PlanFile
 from edgebig.request import Request
 from edgebig.steps.work import PartWork
 
@@ -58,7 +58,9 @@ def plan_of(part: PartWork, request: Request) -> PlanFile | None:
             "what may be quantized differs; make a plan for this target"
         )
     known = {str(node.name) for node in part.graph.nodes()}
-    lost = next((layer.node for layer in plan.layers if layer.node not in known), None)
+    # a repair may have made layers of its own, which stay float
+    owned = [layer for layer in plan.layers if not plan.repairs or layer.format != FLOAT]
+    lost = next((layer.node for layer in owned if layer.node not in known), None)
     if lost is not None:
         raise RecipeError(f"the plan {file} names the layer {lost!r}, which {part.name} lacks: was it another model's?")
     tensors = {str(value.name) for value in (*part.graph.model.graph.inputs, *_results(part))}

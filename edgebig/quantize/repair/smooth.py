@@ -40,7 +40,6 @@ _GAIN = 0.9
 """Smoothing must bring the error below this share of what it is without, since it costs a multiplication."""
 
 
-
 @dataclass(frozen=True)
 class Smoothed:
     """What was done to one input.
