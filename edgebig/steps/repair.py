@@ -29,15 +29,22 @@ with three bits of mantissa, is what GPTQ lessens. INT8 rounds relative to the l
 brings it a tenth of its error at several times the compile's duration.
 """
 
-_CPU: dict[str, tuple[Repair, ...]] = {"int8": ("equalize", "smooth"), "int4": ("gptq",)}
-"""The same for CPUs: a split is three more nodes, whose time shows there."""
+_CPU: dict[str, tuple[Repair, ...]] = {
+    "int8": ("equalize", "smooth"),
+    "auto": ("equalize", "outliers", "smooth"),
+    "int4": ("gptq",),
+}
+"""The same for CPUs. A split is three more nodes, whose time shows there: it must save a layer from staying float."""
 
 
 def repairs_for(request: Request, precision: str) -> tuple[Repair, ...]:
     """The repairs that were asked for, or those that suit the format."""
     if request.recipe.repair is not None:
         return request.recipe.repair
-    return (_DEFAULTS if request.target.is_nvidia else _CPU).get(precision, ())
+    if request.target.is_nvidia:
+        return _DEFAULTS.get(precision, ())
+    is_searched = request.recipe.precision == "auto" and precision == "int8"
+    return _CPU.get("auto" if is_searched else precision, ())
 
 
 def repair_part(part: PartWork, request: Request, precision: str, notes: StageNotes) -> None:

@@ -40,6 +40,18 @@ class Yardstick:
             return math.inf
         return 1 - Similarity.worst(found.values()).cosine
 
+    def mean_distance(self, graph: Graph, level: Level) -> float:
+        """1 - cosine of the worst output, averaged over the trial inputs: it tells apart what is nearly as good.
+
+        The worst input of a few is another one with every plan, and says little of the next input.
+        """
+        try:
+            found = outputs_of(graph, self._trial.inputs, level)
+            each = [similarity_of([a], [b]) for a, b in zip(self._trial.outputs, found, strict=True)]
+        except (AccuracyError, GraphError):
+            return math.inf
+        return 1 - math.fsum(Similarity.worst(outputs.values()).cosine for outputs in each) / len(each)
+
     def loss(self, graph: Graph, level: Level) -> float:
         """What ``--max-drop`` limits: the metric's drop where there is labelled data, else :meth:`distance`."""
         evaluated = self.evaluate(graph, level)
