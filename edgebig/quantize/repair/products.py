@@ -82,8 +82,16 @@ def smoothing_scale(wide: Array, matrix: Array, alpha: float) -> Array:
     return scaled
 
 
-def row_noise(rows: Rows, matrix: Array, scale: Array, activation: Format, weight: Format) -> Array:
-    """Squared error of each kept row's outputs if both sides are quantized after smoothing by ``scale``, ``[rows]``."""
+def row_noise(rows: Rows, matrix: Array, expected: Array, scale: Array, activation: Format, weight: Format) -> Array:
+    """Squared error of each kept row's outputs if both sides are quantized after smoothing by ``scale``, ``[rows]``.
+
+    Args:
+        rows: what is read, K channels.
+        matrix: weight ``[K, N]``.
+        expected: ``rows.kept @ matrix``.
+        scale: divisor of each channel, ``[K]``.
+        activation, weight: the formats.
+    """
     low, high = float((rows.low / scale).min()), float((rows.high / scale).max())
     step, zero = activation.scale_and_zero_point(Range(low, high))
     scaled = rows.kept / scale
@@ -92,12 +100,11 @@ def row_noise(rows: Rows, matrix: Array, scale: Array, activation: Format, weigh
     heavy = matrix * scale[:, None]
     steps = channel_scales(heavy, 1, weight)
     found = inputs @ (weight.quantize(heavy, steps).astype(np.float32) * steps)
-    noise: Array = np.square(found - rows.kept @ matrix).sum(axis=1)
+    noise: Array = np.square(found - expected).sum(axis=1)
     return noise
 
 
-def row_signal(rows: Rows, matrix: Array) -> Array:
+def row_signal(expected: Array) -> Array:
     """What :func:`row_noise` is relative to: each row's squared distance from the mean output, ``[rows]``."""
-    expected = rows.kept @ matrix
     signal: Array = np.square(expected - expected.mean(axis=0)).sum(axis=1)
     return np.maximum(signal, TINY)

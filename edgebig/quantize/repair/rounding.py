@@ -76,8 +76,8 @@ def shrunk(second: Array, rows: int) -> Array:
     for the 1536 channels of MiniLM's second feed-forward product, GPTQ on H itself made the error on other text as
     large as rounding to nearest. This is the mean of an inverse Wishart posterior whose prior has H's diagonal and the
     weight of K rows (towards the diagonal shrink also Schaefer and Strimmer 2005, "A Shrinkage Approach to Large-Scale
-    Covariance Matrix Estimation", target D). With many rows it is H; where a few strong correlations are all there is, H
-    itself would serve better.
+    Covariance Matrix Estimation", target D). With many rows it is H. Where a few strong correlations are all there is,
+    H itself would serve better.
 
     Args:
         second: H, ``[K, K]``.

@@ -102,11 +102,12 @@ def _best(
 ) -> tuple[float, Array, tuple[float, float]] | None:
     """The best strength, its scales [input channels], and the errors without and with it."""
     matrix = np.concatenate(weights, axis=1)
-    signal = row_signal(rows, matrix)
+    expected = rows.kept @ matrix
+    signal = row_signal(expected)
     wide = np.maximum(-rows.low, rows.high)
 
     def error(scale: Array) -> float:
-        return float((row_noise(rows, matrix, scale, activation, weight) / signal).mean())
+        return float((row_noise(rows, matrix, expected, scale, activation, weight) / signal).mean())
 
     before = error(np.ones(len(wide), np.float32))
     least, alpha = min((error(smoothing_scale(wide, matrix, alpha)), alpha) for alpha in _ALPHAS)
