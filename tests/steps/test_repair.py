@@ -10,6 +10,7 @@ import pytest
 from nets import Graph, net, node, normal, samples_for
 
 import edgebig
+from edgebig.errors import RecipeError
 from edgebig.recipe import Recipe
 from edgebig.request import Request, Shapes
 from edgebig.steps.repair import repairs_for
@@ -84,3 +85,11 @@ def test_a_plan_with_split_outliers_makes_the_same_graph_again(target: str, tmp_
         out=tmp_path / "again",
     )
     assert again.manifest.files["graphs/model.onnx"] == first.manifest.files["graphs/model.onnx"]
+    with pytest.raises(RecipeError, match=r"names the tensor 'n/inliers', which model lacks: .* were outliers: 8 chan"):
+        edgebig.compile(
+            tmp_path / "net.onnx",
+            target=target,
+            recipe=Recipe(plan=str(path), repair=("smooth",)),
+            calibration=samples,
+            out=tmp_path / "other",
+        )
