@@ -19,7 +19,7 @@ from edgebig.resources import data_folder
 
 RequestedPrecision = Literal["fp32", "fp16", "bf16", "int8", "fp8", "int4", "int8-weights", "nvfp4", "mxfp8", "auto"]
 CalibrationMethod = Literal["min-max", "average-min-max", "percentile", "entropy", "mse"]
-Repair = Literal["equalize", "smooth", "mse", "gptq", "adaround", "awq", "bias"]
+Repair = Literal["equalize", "outliers", "smooth", "mse", "gptq", "adaround", "awq", "bias"]
 Shape = tuple[int, ...]
 
 _SPEC = re.compile(r"^(?P<name>.+):(?P<dims>\d+(x\d+)*)$")
@@ -111,9 +111,10 @@ class Recipe(BaseModel):
         state: for each recurrent state input, the output that becomes it in the next run; found by the usual
             names if absent.
         repair: what is done to keep accuracy when the model is quantized; ``None``: what suits the format and the
-            target. ``equalize``: cross-layer equalization; ``smooth``: SmoothQuant; ``mse``: scales of weights
-            that clip for the least squared error; ``gptq``, ``adaround``: how weights are rounded; ``awq``:
-            activation-aware scales of weights; ``bias``: bias correction.
+            target. ``equalize``: cross-layer equalization; ``outliers``: outlier channels are multiplied in float;
+            ``smooth``: SmoothQuant; ``mse``: scales of weights that clip for the least squared error; ``gptq``,
+            ``adaround``: how weights are rounded; ``awq``: activation-aware scales of weights; ``bias``: bias
+            correction.
         max_drop: the largest loss allowed: of cosine (1 - cosine of the worst output on the worst input) or,
             with ``evaluation``, in the metric's unit. Beyond it a compile fails; ``auto`` searches within it.
         search_minutes: after which the search of ``auto`` takes the best plan so far.

@@ -36,6 +36,7 @@ from benchmarks.compile.quality import latencies, open_model
 from benchmarks.compile.run import find_minilm
 from edgebig.graph import Executor
 from edgebig.graph.execute import Level
+from edgebig.steps.search import BUDGET
 from edgebig.tasks.text import Tokenizer, mean_pool
 
 HERE = Path(__file__).resolve().parent
@@ -122,7 +123,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--quick", action="store_true", help="20 sentences, short timing, no search")
     parser.add_argument("--threads", type=int, default=min(2, cores()), help="of every model whose latency is measured")
-    parser.add_argument("--max-drop", type=float, default=0.01, help="what auto may lose (edgebig's default: 0.01)")
+    parser.add_argument("--max-drop", type=float, default=BUDGET, help="what auto may lose (edgebig's default)")
     asked = parser.parse_args()
     before = machine()
     model = find_minilm()

@@ -75,7 +75,7 @@ _ACCURACY: list[Decorator[Any]] = [
         "--max-drop",
         "max_drop",
         "The largest loss allowed: 1 - cosine of the worst output, or with --eval in the metric's unit. Beyond it "
-        "the compile fails; -p auto finds the fastest plan within it.  [default for auto: 0.01]",
+        "the compile fails; -p auto finds the fastest plan within it.  [default for auto: 0.005]",
         kind=click.FloatRange(0),
         metavar="X",
     ),
@@ -103,7 +103,7 @@ _ACCURACY: list[Decorator[Any]] = [
     _option(
         "--repair",
         "repair",
-        "What keeps accuracy: equalize, smooth, mse, gptq, adaround, awq, bias.  [default: what suits the format]",
+        "What keeps accuracy: equalize, outliers, smooth, mse, gptq, adaround, awq, bias.  [default: by format]",
         metavar="NAME,...|none",
         read=_repairs,
     ),

@@ -23,6 +23,15 @@ LAYER_FORMATS = ("int8", "fp8", *WEIGHT_ONLY, *REFUSED, FLOAT)
 """Formats that a layer may be given."""
 
 
+_KEPT = "edgebig.keep_float"
+"""Key of a node's metadata, whose value says why a repair wants it in float."""
+
+
+def keep_float(node: ir.Node, reason: str) -> None:
+    """Marks a node that a repair has made: it stays float in every plan, and the plan says why."""
+    node.metadata_props[_KEPT] = reason
+
+
 @dataclass(frozen=True)
 class Assignment:
     """The format of each layer.
@@ -46,6 +55,9 @@ class Assignment:
             if fnmatchcase(name, pattern):
                 plan.skipped.setdefault(name, f"kept in float by the recipe ({pattern})")
                 return FLOAT
+        if _KEPT in node.metadata_props:
+            plan.skipped.setdefault(name, node.metadata_props[_KEPT])
+            return FLOAT
         found = self.layers.get(name, self.default)
         if found == FLOAT:
             plan.skipped.setdefault(name, self.reasons.get(name, "kept in float by the plan"))

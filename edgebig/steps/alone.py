@@ -80,7 +80,7 @@ class Alone:
         self.prefixes = self.wholes = 0
 
     def loss(self, choice: Choice) -> float:
-        """1 - cosine of the worst output on the worst input; ``choice`` names one group."""
+        """1 - cosine of the worst output, averaged over the inputs; ``choice`` names one group."""
         (group,) = choice
         added = _difference(self._plan_of(choice), self._nothing)
         before = {str(value.name) for index, value in self._floats if index < self._begins[group]}
@@ -90,7 +90,7 @@ class Alone:
             self.wholes += 1
             quantized = self._whole.clone()
             insert_qdq(quantized, self._plan_of(choice), check=False)
-            return self._yardstick.distance(quantized, self._level)
+            return self._yardstick.mean_distance(quantized, self._level)
         insert_qdq(piece, added, check=False)
         early = [name for name in self._outputs if name in before]
         needed = [spec.name for spec in piece.inputs if spec.name in before]
@@ -103,7 +103,7 @@ class Alone:
                 ]
         except GraphError:
             return math.inf
-        return self._yardstick.distance_of(found)
+        return self._yardstick.mean_distance_of(found)
 
     def _tensors(self, group: str, needed: Sequence[str]) -> list[Sample]:
         """The values of ``needed`` on each input; those of the groups that come next are found on the way."""

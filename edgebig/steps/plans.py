@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import onnx_ir as ir
-
 from edgebig.errors import CalibrationError, RecipeError
-from edgebig.quantize import PlanFile
+from edgebig.graph import Graph
+from edgebig.quantize import FLOAT, PlanFile
 from edgebig.request import Request
 from edgebig.steps.work import PartWork
 
@@ -58,20 +57,27 @@ def plan_of(part: PartWork, request: Request) -> PlanFile | None:
             "what may be quantized differs; make a plan for this target"
         )
     known = {str(node.name) for node in part.graph.nodes()}
-    lost = next((layer.node for layer in plan.layers if layer.node not in known), None)
+    # a repair may have made layers of its own, which stay float
+    owned = [layer for layer in plan.layers if not plan.repairs or layer.format != FLOAT]
+    lost = next((layer.node for layer in owned if layer.node not in known), None)
     if lost is not None:
         raise RecipeError(f"the plan {file} names the layer {lost!r}, which {part.name} lacks: was it another model's?")
-    tensors = {str(value.name) for value in (*part.graph.model.graph.inputs, *_results(part))}
-    lost = None if plan.repairs else next((name for name in plan.activations if name not in tensors), None)
-    if lost is not None:  # a repaired graph has tensors of its own
+    repaired = part.repaired if plan.repairs else None
+    if plan.repairs and repaired is None:  # a repaired graph has tensors of its own, and it is not there yet
+        return plan
+    tensors = _tensors(repaired or part.graph)
+    lost = next((name for name in plan.activations if name not in tensors), None)
+    if lost is not None:
+        advice = f" Its repairs were {'; '.join(plan.repairs)}: ask for the same with --repair" if plan.repairs else ""
         raise RecipeError(
-            f"the plan {file} names the tensor {lost!r}, which {part.name} lacks: was it another model's?"
+            f"the plan {file} names the tensor {lost!r}, which {part.name} lacks: was it another model's?{advice}"
         )
     return plan
 
 
-def _results(part: PartWork) -> list[ir.Value]:
-    return [value for node in part.graph.model.graph for value in node.outputs]
+def _tensors(graph: Graph) -> set[str]:
+    main = graph.model.graph
+    return {str(value.name) for value in (*main.inputs, *(v for node in main for v in node.outputs))}
 
 
 def plan_suffices(part: PartWork, request: Request) -> bool:

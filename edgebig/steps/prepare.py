@@ -12,6 +12,7 @@ from edgebig.graph.passes import (
     FoldBatchNorm,
     FoldConstants,
     FreezeInputs,
+    MakeGemms,
     NameNodes,
     Pass,
     RaiseOpset,
@@ -52,6 +53,8 @@ def prepare_graph(part: SourcePart, source: Source, request: Request, notes: Sta
         FoldBatchNorm(),
         FoldConstants(),
         RemoveNoOps(),
+        # TensorRT takes both forms, and names of layers that people know from the model should stay
+        *([] if request.target.is_nvidia else [MakeGemms()]),
         NameNodes(),
     ]
     before = len(graph.nodes())

@@ -32,24 +32,36 @@ class Yardstick:
             else:
                 self._reference = self._score(part.graph, "all")
 
-    def distance(self, graph: Graph, level: Level) -> float:
-        """1 - cosine of the worst output on the worst trial input; infinite where the graph cannot be run."""
-        try:
-            return self.distance_of(outputs_of(graph, self._trial.inputs, level))
-        except GraphError:
-            return math.inf
-
     @property
     def inputs(self) -> Sequence[Sample]:
         """The trial inputs."""
         return self._trial.inputs
 
-    def distance_of(self, found: Sequence[Sample]) -> float:
+    def distance(self, graph: Graph, level: Level) -> float:
+        """1 - cosine of the worst output on the worst trial input; infinite where the graph cannot be run."""
+        try:
+            found = similarity_of(self._trial.outputs, outputs_of(graph, self._trial.inputs, level))
+        except (AccuracyError, GraphError):
+            return math.inf
+        return 1 - Similarity.worst(found.values()).cosine
+
+    def mean_distance(self, graph: Graph, level: Level) -> float:
+        """1 - cosine of the worst output, averaged over the trial inputs: it tells apart what is nearly as good.
+
+        The worst input of a few is another one with every plan, and says little of the next input.
+        """
+        try:
+            return self.mean_distance_of(outputs_of(graph, self._trial.inputs, level))
+        except GraphError:
+            return math.inf
+
+    def mean_distance_of(self, found: Sequence[Sample]) -> float:
         """The same for outputs that were computed already, one for each of :attr:`inputs`."""
         try:
-            return 1 - Similarity.worst(similarity_of(self._trial.outputs, found).values()).cosine
+            each = [similarity_of([a], [b]) for a, b in zip(self._trial.outputs, found, strict=True)]
         except AccuracyError:
             return math.inf
+        return 1 - math.fsum(Similarity.worst(outputs.values()).cosine for outputs in each) / len(each)
 
     def loss(self, graph: Graph, level: Level) -> float:
         """What ``--max-drop`` limits: the metric's drop where there is labelled data, else :meth:`distance`."""

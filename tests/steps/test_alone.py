@@ -73,7 +73,7 @@ class Setting:
     def whole(self, choice: Choice) -> float:
         quantized = self.graph.clone()
         insert_qdq(quantized, self.plan_of(choice))
-        return self.yardstick.distance(quantized, self.level)
+        return self.yardstick.mean_distance(quantized, self.level)
 
 
 @pytest.mark.parametrize("name", NETS)

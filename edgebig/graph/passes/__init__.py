@@ -8,6 +8,7 @@ from edgebig.graph.passes.base import Pass, PassReport, run_passes
 from edgebig.graph.passes.fold_batchnorm import FoldBatchNorm
 from edgebig.graph.passes.fold_constants import FoldConstants
 from edgebig.graph.passes.freeze_inputs import FreezeInputs
+from edgebig.graph.passes.make_gemms import MakeGemms
 from edgebig.graph.passes.name_nodes import NameNodes
 from edgebig.graph.passes.raise_opset import RaiseOpset
 from edgebig.graph.passes.raise_to_float32 import RaiseToFloat32
@@ -18,6 +19,7 @@ __all__ = [
     "FoldBatchNorm",
     "FoldConstants",
     "FreezeInputs",
+    "MakeGemms",
     "NameNodes",
     "Pass",
     "PassReport",

@@ -12,29 +12,32 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from edgebig.calibrate.ranges import Range
 from edgebig.graph import Graph
-from edgebig.graph.values import constant, new_initializer
+from edgebig.graph.values import new_initializer
 from edgebig.graph.work import Shape, observed_shapes
-from edgebig.quantize.formats import Format, channel_scales
+from edgebig.quantize.formats import Format
 from edgebig.quantize.repair.fold import Known, apply, edits, rename_between
-from edgebig.quantize.repair.rows import Rows, gather_rows
+from edgebig.quantize.repair.products import (
+    is_transposed,
+    product_groups,
+    product_matrix,
+    row_noise,
+    row_signal,
+    rows_of_groups,
+    smoothing_scale,
+)
+from edgebig.quantize.repair.rows import Rows
 
 Array = np.ndarray[Any, Any]
 
 _ALPHAS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
 _GAIN = 0.9
 """Smoothing must bring the error below this share of what it is without, since it costs a multiplication."""
-
-_MEMORY = 256 << 20
-_ROWS = (64, 512)
-_TINY = 1e-6
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def smooth(
         samples: inputs of the graph, two at least; run once.
         activation, weight: the formats that they will be quantized to.
     """
-    groups = _groups(graph, set(layers))
+    groups = product_groups(graph, layers)
     if not groups:
         return []
     stream = iter(samples)
@@ -79,14 +82,12 @@ def smooth(
     if first is None:
         return []
     shapes = observed_shapes(graph, first)
-    channels = sum(_matrix(nodes[0]).shape[0] for nodes in groups.values())
-    limit = int(np.clip(_MEMORY // (8 * channels), *_ROWS))
-    rows = gather_rows(graph, list(groups), chain([first], stream), limit)
+    rows = rows_of_groups(graph, groups, first, stream)
     done = []
     for name, nodes in groups.items():
         if name not in rows:
             continue
-        weights = [_matrix(node) for node in nodes]
+        weights = [product_matrix(node) for node in nodes]
         found = _best(rows[name], weights, activation, weight)
         if found is None:
             continue
@@ -96,71 +97,23 @@ def smooth(
     return done
 
 
-def _groups(graph: Graph, layers: set[str]) -> dict[str, list[ir.Node]]:
-    """The matrix products with a constant weight, by the input that they share."""
-    found: dict[str, list[ir.Node]] = {}
-    for node in graph.model.graph:
-        value = node.inputs[0] if node.inputs else None
-        if str(node.name) not in layers or value is None or not _is_product(node):
-            continue
-        found.setdefault(str(value.name), []).append(node)
-    return found
-
-
-def _is_product(node: ir.Node) -> bool:
-    tensor = constant(node.inputs[1]) if len(node.inputs) > 1 else None
-    if tensor is None or tensor.dtype != ir.DataType.FLOAT or len(tensor.shape) != 2 or node.domain:
-        return False
-    return node.op_type == "MatMul" or (node.op_type == "Gemm" and not node.attributes.get_int("transA", 0))
-
-
-def _matrix(node: ir.Node) -> Array:
-    """The weight as [input channels, output channels]."""
-    tensor = constant(node.inputs[1])
-    if tensor is None:
-        raise ValueError(f"{node.name} has no constant weight")
-    array = np.asarray(tensor.numpy(), np.float32)
-    return array.T if node.attributes.get_int("transB", 0) else array
-
-
 def _best(
     rows: Rows, weights: Sequence[Array], activation: Format, weight: Format
 ) -> tuple[float, Array, tuple[float, float]] | None:
     """The best strength, its scales [input channels], and the errors without and with it."""
     matrix = np.concatenate(weights, axis=1)
     expected = rows.kept @ matrix
+    signal = row_signal(expected)
     wide = np.maximum(-rows.low, rows.high)
 
     def error(scale: Array) -> float:
-        return _error(rows, matrix, expected, scale, activation, weight)
+        return float((row_noise(rows, matrix, expected, scale, activation, weight) / signal).mean())
 
     before = error(np.ones(len(wide), np.float32))
-    least, alpha = min((error(_scale(wide, matrix, alpha)), alpha) for alpha in _ALPHAS)
+    least, alpha = min((error(smoothing_scale(wide, matrix, alpha)), alpha) for alpha in _ALPHAS)
     if least >= before * _GAIN:
         return None
-    return alpha, _scale(rows.largest, matrix, alpha), (before, least)
-
-
-def _scale(wide: Array, matrix: Array, alpha: float) -> Array:
-    heavy = np.abs(matrix).max(axis=1)
-    scale = np.maximum(wide, _TINY) ** alpha / np.maximum(heavy, _TINY) ** (1 - alpha)
-    # only ratios between channels count: a mean of 1 keeps float32 and FP16 away from their ends
-    scaled: Array = (scale / np.exp(np.log(scale).mean())).astype(np.float32)
-    return scaled
-
-
-def _error(rows: Rows, matrix: Array, expected: Array, scale: Array, activation: Format, weight: Format) -> float:
-    low, high = float((rows.low / scale).min()), float((rows.high / scale).max())
-    step, zero = activation.scale_and_zero_point(Range(low, high))
-    scaled = rows.kept / scale
-    levels = activation.quantize(scaled + np.float32(step * zero), np.asarray(step, np.float32)).astype(np.float32)
-    inputs = (levels - np.float32(zero)) * np.float32(step)
-    heavy = matrix * scale[:, None]
-    steps = channel_scales(heavy, 1, weight)
-    found = inputs @ (weight.quantize(heavy, steps).astype(np.float32) * steps)
-    noise = np.square(found - expected).sum(axis=1)
-    signal = np.square(expected - expected.mean(axis=0)).sum(axis=1)
-    return float((noise / np.maximum(signal, _TINY)).mean())
+    return alpha, smoothing_scale(rows.largest, matrix, alpha), (before, least)
 
 
 def _apply(
@@ -171,7 +124,7 @@ def _apply(
         raise ValueError(f"{nodes[0].name} has no first input")
     for node, weight in zip(nodes, weights, strict=True):
         heavy = weight * scale[:, None]
-        heavy = heavy.T if node.attributes.get_int("transB", 0) else heavy
+        heavy = heavy.T if is_transposed(node) else heavy
         node.replace_input_with(1, new_initializer(graph, f"{node.name}/smoothed_weight", np.ascontiguousarray(heavy)))
     inverse = (1 / scale).astype(np.float32)
     found = edits(value, {id(n) for n in nodes}, Known(len(inverse), shapes))

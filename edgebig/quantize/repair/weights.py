@@ -13,7 +13,7 @@ from edgebig.graph.values import constant
 from edgebig.quantize.plan import Plan, WeightChoice
 from edgebig.quantize.repair.matrices import from_matrices, refusal, to_matrices
 from edgebig.quantize.repair.moments import MEMORY, Moments, Samples, layer_moments
-from edgebig.quantize.repair.rounding import Method, round_matrix
+from edgebig.quantize.repair.rounding import Method, round_matrix, shrunk
 from edgebig.quantize.scales import spread, weight_scales
 
 Array = np.ndarray[Any, Any]
@@ -51,7 +51,7 @@ def round_weights(
 def round_weight(node: ir.Node, choice: WeightChoice, moments: Moments, method: Method) -> Array:
     """One layer's quantized weight, in the weight's shape and the format's dtype."""
     weight, scale = weight_and_scale(node, choice)
-    pairs = zip(weight, scale, moments.second, strict=True)
+    pairs = zip(weight, scale, (shrunk(h, moments.rows) for h in moments.second), strict=True)
     rounded: Sequence[Array] = [round_matrix(w, s, choice.format, h, method) for w, s, h in pairs]
     return from_matrices(node, np.stack(rounded))
 

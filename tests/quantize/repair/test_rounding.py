@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgebig.quantize.formats import FP8, INT4, INT8, Format, block_scales, channel_scales
-from edgebig.quantize.repair.rounding import descend, local_error, round_matrix
+from edgebig.quantize.repair.rounding import descend, local_error, round_matrix, shrunk
 
 Array = np.ndarray
 METHODS = ("gptq", "adaround")
@@ -157,3 +157,29 @@ def test_an_input_that_never_came_rounds_to_nearest() -> None:
     for method in METHODS:
         found = round_matrix(weight, scale, INT8, np.zeros((8, 8)), method)
         np.testing.assert_array_equal(found, INT8.quantize(weight, scale))
+
+
+def test_few_rows_shrink_what_goes_together_and_many_do_not() -> None:
+    second = np.array([[4.0, 2.0, -1.0], [2.0, 9.0, 3.0], [-1.0, 3.0, 1.0]])
+    before = second.copy()
+    np.testing.assert_allclose(shrunk(second, 3), [[4, 1, -0.5], [1, 9, 1.5], [-0.5, 1.5, 1]])
+    np.testing.assert_allclose(shrunk(second, 3 * 10**6), second, rtol=2e-6)
+    np.testing.assert_array_equal(second, before)
+    np.testing.assert_array_equal(shrunk(np.zeros((2, 2)), 0), np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_of_few_rows_the_shrunk_moment_serves_other_rows_better(method: str) -> None:
+    """Weak correlations and hardly more rows than channels: what the rows show together is mostly chance."""
+    random = np.random.default_rng(3)
+    channels, seen = 96, 120
+    mixing = np.eye(channels) + 0.5 * random.standard_normal((channels, channels)) / np.sqrt(channels)
+    rows = random.standard_normal((4000, channels)) @ mixing * np.exp(0.7 * random.standard_normal(channels))
+    weight = random.standard_normal((channels, 24)).astype(np.float32)
+    scale = channel_scales(weight, 1, INT4)[None]
+    known, other = (part.T @ part for part in (rows[:seen], rows[seen:]))
+    nearest = INT4.quantize(weight, scale)
+    plain = round_matrix(weight, scale, INT4, known.copy(), method)
+    shrinking = round_matrix(weight, scale, INT4, shrunk(known, seen), method)
+    errors = [error_of(weight, values, scale, other).sum() for values in (nearest, plain, shrinking)]
+    assert errors[1] > 1.1 * errors[0] and errors[2] < errors[0]
