@@ -80,7 +80,7 @@ def make(graph: Graph, ranges: Ranges, assignment: Assignment, fmt: Format) -> P
 
 
 def _end_in_float(graph: Graph, plan: Plan, quantized: set[int], outputs: set[int]) -> None:
-    """Leaves in float what leads to no quantized layer: the pooling before a classifier's Softmax, the end of a block."""
+    """Leaves in float what leads to no quantized layer, such as the pooling before a classifier's Softmax."""
     for node in reversed(list(graph.model.graph)):
         if id(node) not in quantized or node.op_type not in _THROUGH:
             continue

@@ -268,7 +268,9 @@ def fire_net() -> Graph:
     ]
     weights = {"w1": normal(16, 8, 1, 1, seed=1, scale=0.1), "w2": normal(16, 8, 3, 3, seed=2, scale=0.3)}
     weights |= {"w3": normal(10, 32, 1, 1, seed=3, scale=0.2)}
-    return net(nodes, {"x": [1, 8, 16, 16]}, ["y"], weights | {f"b{i}": normal(len(weights[f"w{i}"])) for i in (1, 2, 3)})
+    return net(
+        nodes, {"x": [1, 8, 16, 16]}, ["y"], weights | {f"b{i}": normal(len(weights[f"w{i}"])) for i in (1, 2, 3)}
+    )
 
 
 def test_what_is_only_moved_is_rounded_once(tmp_path: Path) -> None:
@@ -311,7 +313,12 @@ def test_what_others_read_too_keeps_its_own_scale() -> None:
 
 
 def test_an_addition_and_its_relu_are_one_kernel(tmp_path: Path) -> None:
-    nodes = [node("Conv", "x w1", "c1"), node("Conv", "x w2", "c2"), node("Add", "c1 c2", "sum"), node("Relu", "sum", "r")]
+    nodes = [
+        node("Conv", "x w1", "c1"),
+        node("Conv", "x w2", "c2"),
+        node("Add", "c1 c2", "sum"),
+        node("Relu", "sum", "r"),
+    ]
     nodes += [node("Conv", "r w3", "c3"), node("Sigmoid", "c3", "y")]
     graph = net(nodes, {"x": [1, 8, 6, 6]}, ["y"], {f"w{i}": normal(8, 8, 1, 1, seed=i, scale=0.3) for i in (1, 2, 3)})
     samples = samples_for(graph, 6)
