@@ -23,7 +23,7 @@ _DEFAULTS: dict[str, tuple[Repair, ...]] = {"int8": ("smooth",), "fp8": ("smooth
 _MAPS = {"Conv", "ConvTranspose"}
 _WEIGHTED = {*_MAPS, "MatMul", "Gemm", "LSTM", "GRU", "RNN"}
 _SMALL = 1 << 22
-"""Elements of all convolutions' weights up to which adaptive rounding takes seconds."""
+"""Elements of all convolutions' weights up to which adaptive rounding takes seconds to a minute or two."""
 
 
 def repairs_for(request: Request, precision: str, graph: Graph) -> tuple[Repair, ...]:
