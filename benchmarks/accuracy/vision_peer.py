@@ -48,7 +48,10 @@ def onnx_runtime(model: Path, samples: list[Sample], out: Path, method: str, *, 
     }
     with tempfile.TemporaryDirectory() as folder:
         prepared = str(Path(folder) / "prepared.onnx")
-        quant_pre_process(str(model), prepared)
+        try:
+            quant_pre_process(str(model), prepared)
+        except TypeError:  # its symbolic shape inference fails on TwinLiteNet's Expand; ONNX's own is enough
+            quant_pre_process(str(model), prepared, skip_symbolic_shape=True)
         quantize_static(
             prepared,
             str(out),

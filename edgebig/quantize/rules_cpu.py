@@ -4,7 +4,9 @@ Activations unsigned and asymmetric, weights signed and symmetric per channel. A
 is quantized too, after its activation function, and its bias is INT32: only then does ONNX Runtime
 fuse the whole into QLinearConv. A Gemm's bias is INT32 too, for QGemm. Operators that only move or
 combine values (pooling, concatenation, addition) stay in the quantized domain between two quantized
-neighbours. Matrix products give float, but for those with Relu or Clip behind them.
+neighbours; before an operator in float they would only round once more. Those that move values share
+one scale with what they read, so that they round nothing. Matrix products give float, but for those
+with Relu or Clip behind them.
 Large embedding tables are stored as INT8 with a scale for each row.
 ONNX Runtime documentation, "Quantize ONNX models".
 """
@@ -13,11 +15,12 @@ from __future__ import annotations
 
 import platform
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 
 import onnx_ir as ir
 
-from edgebig.calibrate.ranges import Ranges
+from edgebig.calibrate.ranges import Range, Ranges
 from edgebig.graph import Graph
 from edgebig.graph.values import constant, consumers
 from edgebig.quantize.assignment import FLOAT, Assignment
@@ -26,8 +29,10 @@ from edgebig.quantize.formats import INT7, INT8, UINT8, Format
 from edgebig.quantize.plan import Plan
 
 _COMPUTE = {"Conv", "MatMul", "Gemm"}
-_THROUGH = {"MaxPool", "AveragePool", "GlobalAveragePool", "Concat", "Add", "Reshape", "Transpose", "Flatten"}
-_THROUGH |= {"Squeeze", "Unsqueeze"}
+_MOVES = {"MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze"}
+"""What they give are values that they read."""
+
+_THROUGH = {"AveragePool", "GlobalAveragePool", "Concat", "Add", *_MOVES}
 _EMBEDDING_SIZE = 1 << 16
 _RECURRENT = {"LSTM", "GRU", "RNN"}
 _BIASED = {"Conv", "Gemm"}
@@ -67,8 +72,43 @@ def make(graph: Graph, ranges: Ranges, assignment: Assignment, fmt: Format) -> P
         if done:
             quantized.add(id(node))
             results |= {str(_result(node, outputs).name)} if through or _gives_integers(node, outputs) else set()
+    _end_in_float(graph, plan, quantized, outputs)
+    _share_scales(graph, plan, ranges, quantized)
     _leave_others_exact(graph, plan, results, quantized)
     return plan
+
+
+def _end_in_float(graph: Graph, plan: Plan, quantized: set[int], outputs: set[int]) -> None:
+    """Leaves in float what leads to no quantized layer, such as the pooling before a classifier's Softmax."""
+    for node in reversed(list(graph.model.graph)):
+        if id(node) not in quantized or node.op_type not in _THROUGH:
+            continue
+        result = _result(node, outputs)
+        if not any(id(reader) in quantized for reader in consumers(result)):
+            quantized.discard(id(node))
+            plan.activations.pop(str(result.name), None)
+
+
+def _share_scales(graph: Graph, plan: Plan, ranges: Ranges, quantized: set[int]) -> None:
+    """One scale for the values that an operator only moves, and for what Concat alone reads.
+
+    With scales of their own pooling would run in float (ONNX Runtime takes it for integers only where both are the
+    same), and Concat would round a second time what was rounded before it.
+    """
+    groups: dict[str, list[str]] = {}
+    for node in graph.model.graph:
+        if id(node) not in quantized or node.op_type not in {*_MOVES, "Concat"}:
+            continue
+        read = [v for v in node.inputs if v is not None and str(v.name) in plan.activations]
+        is_move = node.op_type in _MOVES
+        names = [str(v.name) for v in read if is_move or len(consumers(v)) == 1] + [str(node.outputs[0].name)]
+        joined = list(dict.fromkeys(other for name in names for other in groups.get(name, [name])))
+        groups |= dict.fromkeys(joined, joined)
+    for names in {id(group): group for group in groups.values()}.values():
+        found = [r for name in names if (r := ranges.get(name)) is not None]
+        scale, zero_point = UINT8.scale_and_zero_point(reduce(Range.merge, found))
+        for name in names:
+            plan.activations[name] = replace(plan.activations[name], scale=scale, zero_point=zero_point)
 
 
 def _leave_others_exact(graph: Graph, plan: Plan, results: set[str], quantized: set[int]) -> None:
@@ -131,7 +171,7 @@ def _quantize_compute(node: ir.Node, ranges: Ranges, fmt: Format, plan: Plan, ou
 def _carry_through(node: ir.Node, ranges: Ranges, plan: Plan, outputs: set[int]) -> bool:
     """Keeps an operator in the quantized domain if all that it reads is quantized already; whether it could."""
     floats = [v for v in node.inputs if v is not None and v.dtype == ir.DataType.FLOAT]
-    result = node.outputs[0]
+    result = _result(node, outputs)
     if id(result) in outputs or not floats or any(v.name not in plan.activations for v in floats):
         return False
     if node.op_type == "MaxPool" and len(node.outputs) > 1:
@@ -145,8 +185,10 @@ def _carry_through(node: ir.Node, ranges: Ranges, plan: Plan, outputs: set[int])
 
 
 def _result(node: ir.Node, outputs: set[int]) -> ir.Value:
-    """The value that a convolution's fused kernel gives: after Relu or Clip, where only that reads it."""
+    """The value that a fused kernel gives: of a layer or an addition after Relu or Clip, where only that reads it."""
     value = node.outputs[0]
+    if node.op_type in _THROUGH and node.op_type != "Add":
+        return value
     readers = consumers(value)
     if len(readers) == 1 and id(value) not in outputs and readers[0].op_type in _FUSED_ACTIVATIONS:
         return readers[0].outputs[0]

@@ -61,7 +61,7 @@ def lower_part(part: PartWork, request: Request, precision: str, layers: Layers,
     part.exact = None
     rounding: tuple[str, ...] = ()
     if not plan.is_empty:
-        rounding = quantize_weights(graph, plan, part, repairs_for(request, precision), notes)
+        rounding = quantize_weights(graph, plan, part, repairs_for(request, precision, part.graph), notes)
         notes.note(f"{part.name}: {', '.join(plan.summary())}", *(f"{part.name}: {line}" for line in rounding))
     elif is_quantized:
         notes.decline(f"{part.name}: nothing in it can be quantized to {precision}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from edgebig.graph import Graph
+from edgebig.graph.values import constant
 from edgebig.quantize import clamp_masks, layer_formats, planned_layers
 from edgebig.quantize.repair.equalize import channel_magnitudes, equalize
 from edgebig.quantize.repair.outliers import split_outliers
@@ -18,7 +19,7 @@ _EQUALIZE = 0.7
 """Share of the channels' unevenness that goes into the weights; 0.5 to 1 were tried on SqueezeNet."""
 
 _DEFAULTS: dict[str, tuple[Repair, ...]] = {
-    "int8": ("outliers", "smooth"),
+    "int8": ("equalize", "outliers", "smooth"),
     "fp8": ("smooth", "gptq"),
     "int4": ("gptq",),
     "nvfp4": ("gptq",),
@@ -37,15 +38,30 @@ _CPU: dict[str, tuple[Repair, ...]] = {
 }
 """The same for CPUs. A split is three more nodes, whose time shows there: it must save a layer from staying float."""
 
+_MAPS = {"Conv", "ConvTranspose"}
+_WEIGHTED = {*_MAPS, "MatMul", "Gemm", "LSTM", "GRU", "RNN"}
+_SMALL = 1 << 22
+"""Elements of all convolutions' weights up to which adaptive rounding takes seconds to a minute or two."""
 
-def repairs_for(request: Request, precision: str) -> tuple[Repair, ...]:
-    """The repairs that were asked for, or those that suit the format."""
+
+def repairs_for(request: Request, precision: str, graph: Graph) -> tuple[Repair, ...]:
+    """The repairs that were asked for, or those that suit the format and the graph."""
     if request.recipe.repair is not None:
         return request.recipe.repair
-    if request.target.is_nvidia:
-        return _DEFAULTS.get(precision, ())
-    is_searched = request.recipe.precision == "auto" and precision == "int8"
-    return _CPU.get("auto" if is_searched else precision, ())
+    table = _DEFAULTS if request.target.is_nvidia else _CPU
+    is_searched = request.recipe.precision == "auto" and precision == "int8" and not request.target.is_nvidia
+    found = table.get("auto" if is_searched else precision, ())
+    return (*found, "adaround") if precision == "int8" and 0 < _convolutional_weights(graph) <= _SMALL else found
+
+
+def _convolutional_weights(graph: Graph) -> int:
+    """Elements of the weights of all convolutions; 0 where most weights are of other layers."""
+    sizes = {"Conv": 0, "other": 0}
+    for node in graph.model.graph:
+        tensor = constant(node.inputs[1]) if node.op_type in _WEIGHTED and len(node.inputs) > 1 else None
+        if tensor is not None and not node.domain:
+            sizes["Conv" if node.op_type in _MAPS else "other"] += tensor.size
+    return sizes["Conv"] if sizes["Conv"] > sizes["other"] else 0
 
 
 def repair_part(part: PartWork, request: Request, precision: str, notes: StageNotes) -> None:
@@ -60,7 +76,7 @@ def repair_part(part: PartWork, request: Request, precision: str, notes: StageNo
     graph = part.graph.clone()
     if request.target.is_nvidia:
         clamp_masks(graph)
-    wanted = repairs_for(request, precision)
+    wanted = repairs_for(request, precision, graph)
     if "equalize" in wanted and part.samples is not None:
         notes.progress("equalizing")
         # weights with a scale for each channel need no equalization; the activations between have one for all

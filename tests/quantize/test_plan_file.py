@@ -65,7 +65,6 @@ GOLDEN = {
     "activations": {
         "x": {"format": "uint8", "scale": 0.007843138, "zero_point": 128},
         "relu": {"format": "uint8", "scale": 0.007843138, "zero_point": 128},
-        "pool": {"format": "uint8", "scale": 0.007843138, "zero_point": 128},
     },
 }
 

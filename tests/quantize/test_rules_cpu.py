@@ -42,8 +42,8 @@ def test_a_conv_net_stays_quantized_from_end_to_end() -> None:
 
 def test_a_residual_block() -> None:
     plan = plan_of(residual_net())
-    # relu2 comes after the addition, so no convolution fuses it
-    assert chosen(plan) == (["add", "conv2", "relu1", "x"], ["conv1", "conv2"], ["conv1", "conv2"])
+    # nothing quantized reads the addition, which only the layer in float at the end follows
+    assert chosen(plan) == (["conv2", "relu1", "x"], ["conv1", "conv2"], ["conv1", "conv2"])
     assert list(plan.skipped_lines()) == ["y: its output is the model's output"]
 
 
@@ -249,6 +249,86 @@ def test_what_an_integer_kernel_gives_has_one_kind_of_reader(tmp_path: Path) -> 
     assert found.count("QLinearConv") == 1 and found.count("MatMulIntegerToFloat") == 2
     assert not {"Conv", "FusedConv", "MatMul", "Relu"} & set(found)
     assert found.count("DequantizeLinear") == 1  # for the addition
+
+
+def fire_net() -> Graph:
+    """x 1x8x16x16 -> two convolutions side by side, joined, pooled, a last convolution, mean, Softmax -> y."""
+    nodes = [
+        node("Conv", "x w1 b1", "c1"),
+        node("Relu", "c1", "r1"),
+        node("Conv", "x w2 b2", "c2", pads=[1, 1, 1, 1]),
+        node("Relu", "c2", "r2"),
+        node("Concat", "r1 r2", "joined", axis=1),
+        node("MaxPool", "joined", "pool", kernel_shape=[2, 2], strides=[2, 2]),
+        node("Conv", "pool w3 b3", "c3"),
+        node("Relu", "c3", "r3"),
+        node("GlobalAveragePool", "r3", "mean"),
+        node("Flatten", "mean", "flat"),
+        node("Softmax", "flat", "y", axis=1),
+    ]
+    weights = {"w1": normal(16, 8, 1, 1, seed=1, scale=0.1), "w2": normal(16, 8, 3, 3, seed=2, scale=0.3)}
+    weights |= {"w3": normal(10, 32, 1, 1, seed=3, scale=0.2)}
+    return net(
+        nodes, {"x": [1, 8, 16, 16]}, ["y"], weights | {f"b{i}": normal(len(weights[f"w{i}"])) for i in (1, 2, 3)}
+    )
+
+
+def test_what_is_only_moved_is_rounded_once(tmp_path: Path) -> None:
+    graph = fire_net()
+    samples = samples_for(graph, 8)
+    expected = [run(graph, s)["y"] for s in samples]
+    ranges = ranges_of(graph, samples)
+    plan = plan_of(graph, ranges)
+    # the mean and what follows it lead to no quantized layer
+    assert sorted(plan.activations) == ["joined", "pool", "r1", "r2", "r3", "x"]
+    (shared,) = {(plan.activations[n].scale, plan.activations[n].zero_point) for n in ("r1", "r2", "joined", "pool")}
+    assert shared == (pytest.approx(max(ranges.by_tensor[n].max for n in ("r1", "r2")) / 255), 0)
+    insert_qdq(graph, plan)
+    found = fused_operators(graph, tmp_path)
+    assert found.count("QLinearConv") == 3 and found.count("QLinearConcat") == 1
+    assert found.count("QuantizeLinear") == found.count("DequantizeLinear") == 1
+    values = {str(v.name): v for n in graph.model.graph for v in n.outputs}
+    names = ["r1/dequantized/0", "r2/dequantized/0", "pool/dequantized/0"]
+    graph.model.graph.outputs.extend(values[n] for n in names)
+    for sample, y in zip(samples, expected, strict=True):
+        made = run(graph, sample)
+        joined = np.concatenate([made[n] for n in names[:2]], axis=1)
+        pooled = joined.reshape(1, 32, 8, 2, 8, 2).max(axis=(3, 5))
+        np.testing.assert_array_equal(made[names[2]], pooled)
+        assert np.abs(made["y"] - y).max() < 0.02
+
+
+def test_what_others_read_too_keeps_its_own_scale() -> None:
+    def made(*more: onnx.NodeProto) -> Plan:
+        nodes = [node("Conv", "x w", "a"), node("Relu", "a", "ra"), node("Conv", "x w2", "b"), node("Relu", "b", "rb")]
+        nodes += [node("Concat", "ra rb", "joined", axis=1), node("Conv", "joined w3", "c"), node("Sigmoid", "c", "y")]
+        weights = {"w": normal(4, 4, 1, 1), "w2": normal(4, 4, 1, 1, seed=1, scale=9.0), "w3": normal(4, 8, 1, 1)}
+        graph = net([*nodes, *more], {"x": [1, 4, 6, 6]}, ["y", *(n.output[0] for n in more)], weights)
+        return plan_of(graph, ranges_of(graph, samples_for(graph, 4)))
+
+    alone, shared = made(), made(node("Neg", "ra", "z"))
+    assert alone.activations["ra"].scale == alone.activations["rb"].scale == alone.activations["joined"].scale
+    assert shared.activations["ra"].scale < alone.activations["ra"].scale / 2
+    assert shared.activations["rb"].scale == shared.activations["joined"].scale == alone.activations["rb"].scale
+
+
+def test_an_addition_and_its_relu_are_one_kernel(tmp_path: Path) -> None:
+    nodes = [
+        node("Conv", "x w1", "c1"),
+        node("Conv", "x w2", "c2"),
+        node("Add", "c1 c2", "sum"),
+        node("Relu", "sum", "r"),
+    ]
+    nodes += [node("Conv", "r w3", "c3"), node("Sigmoid", "c3", "y")]
+    graph = net(nodes, {"x": [1, 8, 6, 6]}, ["y"], {f"w{i}": normal(8, 8, 1, 1, seed=i, scale=0.3) for i in (1, 2, 3)})
+    samples = samples_for(graph, 6)
+    expected = run(graph, samples[0])["y"]
+    plan = plan_of(graph, ranges_of(graph, samples))
+    assert sorted(plan.activations) == ["c1", "c2", "c3", "r", "x"]
+    insert_qdq(graph, plan)
+    found = fused_operators(graph, tmp_path)
+    assert found.count("QLinearAdd") == 1 and found.count("QLinearConv") == 3 and "Relu" not in found
+    assert np.abs(run(graph, samples[0], "all")["y"] - expected).max() < 0.03
 
 
 def test_a_layer_left_in_float_reads_floats(tmp_path: Path) -> None:
