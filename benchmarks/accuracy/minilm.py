@@ -227,7 +227,8 @@ def _speed(made: Sequence[Made], original: Path, tokenizer: Tokenizer, threads: 
     """FP32's latency over each model's, all in turn in this process."""
     figures = []
     with ExitStack() as stack:
-        files = {"FP32": original, **{m.side.title: m.graph for m in made}}
+        # each side by its own runtime: edgebig's opens the bundle
+        files = {"FP32": original, **{m.side.title: m.graph if m.side.peer else m.graph.parents[1] for m in made}}
         models = {name: open_model(str(path), threads, stack) for name, path in files.items()}
         for length in (128, 16):
             feed = dict(tokenizer([" ".join(unseen(60))], length, length))

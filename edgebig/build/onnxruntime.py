@@ -6,6 +6,7 @@ from pathlib import Path
 
 import onnxruntime as ort
 
+from edgebig.build.fuse_biases import fuse_biases
 from edgebig.errors import BuildError
 
 _EXTERNAL_ABOVE = 1 << 30
@@ -42,4 +43,6 @@ def optimize_for_cpu(graph: Path, out: Path) -> str:
         ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOW_FUSIONS)
     except Exception as error:  # ONNX Runtime's exceptions share no public base
         raise BuildError(f"ONNX Runtime refuses the graph {graph.stem}: {error}") from error
+    if size <= _EXTERNAL_ABOVE:
+        fuse_biases(out)
     return str(ort.__version__)
