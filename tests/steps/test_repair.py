@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nets import Graph, net, node, normal, samples_for
+from nets import Graph, conv_net, net, node, normal, samples_for
 
 import edgebig
 from edgebig.errors import RecipeError
@@ -19,8 +19,8 @@ from edgebig.steps.repair import repairs_for
 @pytest.mark.parametrize(
     ("target", "asked", "precision", "expected"),
     [
-        ("l4", "int8", "int8", ("outliers", "smooth")),
-        ("l4", "auto", "int8", ("outliers", "smooth")),
+        ("l4", "int8", "int8", ("equalize", "outliers", "smooth")),
+        ("l4", "auto", "int8", ("equalize", "outliers", "smooth")),
         ("l4", "fp8", "fp8", ("smooth", "gptq")),
         ("l4", "int4", "int4", ("gptq",)),
         ("l4", "fp16", "fp16", ()),
@@ -33,13 +33,15 @@ def test_what_suits_the_format_and_the_target(
     target: str, asked: str, precision: str, expected: tuple[str, ...]
 ) -> None:
     request = Request.resolve(None, target, None, Shapes(), {"precision": asked})
-    assert repairs_for(request, precision) == expected
+    assert repairs_for(request, precision, spiked()) == expected
+    rounded = (*expected, "adaround") if precision == "int8" else expected
+    assert repairs_for(request, precision, conv_net()) == rounded
 
 
 @pytest.mark.parametrize("asked", [(), ("gptq", "outliers")])
 def test_what_was_asked_for_goes_first(asked: tuple[str, ...]) -> None:
     request = Request.resolve(Recipe(precision="int8", repair=asked), "l4", None, Shapes(), {})
-    assert repairs_for(request, "int8") == asked
+    assert repairs_for(request, "int8", conv_net()) == asked
 
 
 def spiked() -> Graph:
