@@ -101,10 +101,10 @@ def build_engine(
     heard = listen(flavour.module, progress, cache)
     where = f" for sm {', '.join(capabilities)}" if capabilities else ""
     with quiet():
-        builder = _Builder(graph, flavour, heard, options)
-        builder.configure(profiles, capabilities)
+        work = _Builder(graph, flavour, heard, options)
+        work.configure(profiles, capabilities)
         try:
-            data = builder.build(cache)
+            data = work.build(cache)
         finally:
             if cache is not None:
                 cache.detach()

@@ -49,10 +49,10 @@ class TimingKey:
     def of(cls, flavour: Flavour, device: str, options: BuildOptions) -> TimingKey:
         """The key of builds with these options on this device."""
         names = ("version_compatible", "hardware_compatible", "strip_weights", "refit", "weight_streaming")
-        flags = [name for name in names if getattr(options, name)]
+        asked = [name for name in names if getattr(options, name)]
         if options.dla_core is not None:
-            flags.append("dla")
-        return cls(flavour.name, flavour.version, device, ",".join(sorted(flags)))
+            asked.append("dla")
+        return cls(flavour.name, flavour.version, device, ",".join(sorted(asked)))
 
     def file_name(self) -> str:
         """A name for its file, which no other key has."""
