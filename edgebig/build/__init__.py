@@ -1,5 +1,6 @@
 """Building: from a graph that carries its precision to what a device loads."""
 
+from edgebig.build.engine_cache import EngineCache
 from edgebig.build.flavour import Flavour, find_flavour, find_flavours
 from edgebig.build.onnxruntime import optimize_for_cpu
 from edgebig.build.options import BuildOptions
@@ -10,6 +11,7 @@ from edgebig.build.timing_cache import TimingCache
 __all__ = [
     "BuildOptions",
     "Built",
+    "EngineCache",
     "Flavour",
     "Profile",
     "TimingCache",

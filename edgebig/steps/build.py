@@ -6,7 +6,16 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from edgebig.build import Profile, build_engine, check_parse, find_flavour, optimize_for_cpu, rtx_version
+from edgebig.build import (
+    BuildOptions,
+    EngineCache,
+    Profile,
+    build_engine,
+    check_parse,
+    find_flavour,
+    optimize_for_cpu,
+    rtx_version,
+)
 from edgebig.bundle import BundleWriter, Engine
 from edgebig.errors import BuildError
 from edgebig.manifest import this_architecture
@@ -63,7 +72,12 @@ def _build_ahead(part: PartWork, request: Request, writer: BundleWriter, graph: 
 
     def build(profiles: Mapping[str, Profile]) -> bytes:
         sets = (profiles,) if profiles else ()
-        return build_engine(graph, rtx, profiles=sets, capabilities=capabilities, progress=progress).engine
+        kept = EngineCache(graph, rtx, sets, capabilities, BuildOptions())
+        engine = kept.read()
+        if engine is None:
+            engine = build_engine(graph, rtx, profiles=sets, capabilities=capabilities, progress=progress).engine
+            kept.write(engine)
+        return engine
 
     try:
         data = build(part.profiles)
