@@ -1,24 +1,46 @@
-"""Parses a graph with TensorRT's ONNX parser and builds engines.
+"""Parses a graph with TensorRT's ONNX parser and builds engines, for every flavour of TensorRT.
 
-Written against the API that TensorRT 10, 11 and TensorRT-RTX share; the module is passed around, so
-that one builder serves all. Here only TensorRT-RTX is used, which needs no GPU to parse and build.
+Written against the API that TensorRT 10, 11 and TensorRT-RTX share; ``flavour.py`` says what differs. Networks are
+strongly typed: the graph carries the precision. Standard library only: this also runs on the device.
 """
 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+from edgebig.build.flavour import Flavour, find_flavour, find_flavours, quiet
+from edgebig.build.listening import Listening, listen
+from edgebig.build.options import BuildOptions
 from edgebig.build.profiles import Profile
+from edgebig.build.timing_cache import TimingCache
 from edgebig.errors import BuildError, MissingExtra
 
 Progress = Callable[[str, int, int], None]
 """Called with the phase, the steps done and the number of steps."""
 
 _ASSERTION = re.compile(r"^Assertion failed: (\(.*?\):?\s*)?")
+_LONGEST = 900
+_PLAIN = BuildOptions()
+
+
+@dataclass(frozen=True)
+class Built:
+    """A finished build.
+
+    Attributes:
+        engine: the serialized engine. It is code: whoever loads it must know where it comes from.
+        seconds: that parsing and building took.
+        warnings: what the builder warned of, each once.
+    """
+
+    engine: bytes
+    seconds: float
+    warnings: tuple[str, ...] = ()
 
 
 def rtx_version() -> str:
@@ -27,82 +49,181 @@ def rtx_version() -> str:
     Raises:
         MissingExtra: it is not installed.
     """
-    return str(_rtx().__version__)
+    return find_flavour("tensorrt-rtx").version
 
 
-def check_parse(graph: Path) -> None:
+def check_parse(graph: Path, flavour: Flavour | None = None) -> None:
     """Parses the graph, as every NVIDIA target's builder will.
+
+    Args:
+        graph: an ONNX file.
+        flavour: whose parser; TensorRT-RTX's by default, which needs no GPU, else what is installed.
 
     Raises:
         BuildError: the parser refuses it; names the node, and says what to do.
-        MissingExtra: TensorRT-RTX is not installed.
+        MissingExtra: no TensorRT is installed.
     """
-    _parse(_rtx(), graph, _make_logger(_rtx()))
+    flavour = flavour or _parser_here()
+    heard = listen(flavour.module)
+    with quiet():
+        _Builder(graph, flavour, heard, _PLAIN)
 
 
 def build_engine(
-    graph: Path, capabilities: Sequence[str], profiles: Mapping[str, Profile], progress: Progress | None = None
-) -> bytes:
-    """Builds a TensorRT-RTX engine, with no GPU in the machine.
+    graph: Path,
+    flavour: Flavour,
+    *,
+    profiles: Sequence[Mapping[str, Profile]] = (),
+    options: BuildOptions = _PLAIN,
+    capabilities: Sequence[str] = (),
+    timing_cache: TimingCache | None = None,
+    progress: Progress | None = None,
+) -> Built:
+    """Builds an engine.
 
     Args:
         graph: an ONNX file that carries its precision.
-        capabilities: compute capabilities, as ``8.9``.
-        profiles: one for each input with a dynamic axis.
-        progress: told of each step.
+        flavour: the TensorRT that builds.
+        profiles: sets of shapes, each with a profile for every input with a dynamic axis; none for static graphs.
+        options: settings.
+        capabilities: compute capabilities that the engine is to serve, as ``8.9``; none: this machine's GPU.
+        timing_cache: read before, saved every 30 s and at the end; ignored by flavours that time nothing.
+        progress: told of each step; what it raises ends the build and is raised here.
 
     Raises:
-        BuildError: the parser or the builder refuses the graph.
-        MissingExtra: TensorRT-RTX is not installed.
+        BuildError: the parser or the builder refuses the graph, or the flavour has no such option.
     """
-    trt = _rtx()
-    logger = _make_logger(trt)
-    builder, network, parser = _parse(trt, graph, logger)
-    config = builder.create_builder_config()
-    config.num_compute_capabilities = len(capabilities)
-    for index, capability in enumerate(capabilities):
-        config.set_compute_capability(_capability(trt, capability), index)
-    if profiles:
-        profile = builder.create_optimization_profile()
-        for name, shapes in profiles.items():
-            profile.set_shape(name, shapes.min, shapes.opt, shapes.max)
-        config.add_optimization_profile(profile)
-    monitor = _make_monitor(trt, progress) if progress is not None else None
-    if monitor is not None:
-        config.progress_monitor = monitor
-    engine = builder.build_serialized_network(network, config)
-    if monitor is not None and monitor.stopped is not None:
-        raise monitor.stopped
-    if engine is None:
-        said = logger.errors[0] if logger.errors else "the builder gave no reason"
-        raise BuildError(f"TensorRT-RTX cannot build {graph.stem} for sm {', '.join(capabilities)}: {said}"[:900])
-    data = bytes(engine)
-    del parser, network, builder
-    return data
+    refused = flavour.refusal(options, len(capabilities))
+    if refused:
+        raise BuildError(f"cannot build {graph.stem}: {refused}")
+    start = time.perf_counter()
+    cache = timing_cache if flavour.has_timing_cache else None
+    heard = listen(flavour.module, progress, cache)
+    where = f" for sm {', '.join(capabilities)}" if capabilities else ""
+    with quiet():
+        work = _Builder(graph, flavour, heard, options)
+        work.configure(profiles, capabilities)
+        try:
+            data = work.build(cache)
+        finally:
+            if cache is not None:
+                cache.detach()
+    if heard.stopped is not None:
+        raise heard.stopped
+    if data is None:
+        said = heard.first_error() or "the builder gave no reason"
+        hint = flavour.hint(said, options)
+        raise BuildError(f"{flavour} cannot build {graph.stem}{where}: {said[:_LONGEST]}{': ' if hint else ''}{hint}")
+    return Built(data, time.perf_counter() - start, heard.warnings())
 
 
-def _rtx() -> ModuleType:
-    try:
-        import tensorrt_rtx_bindings as trt
-    except ImportError as error:
-        raise MissingExtra("rtx", "TensorRT-RTX") from error
-    module: ModuleType = trt
-    return module
+def _parser_here() -> Flavour:
+    found = find_flavours()
+    if not found:
+        raise MissingExtra("rtx", "TensorRT-RTX")
+    return next((f for f in found if f.is_rtx), found[0])
 
 
-def _parse(trt: ModuleType, graph: Path, logger: Any) -> tuple[Any, Any, Any]:
-    builder = trt.Builder(logger)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse_from_file(str(graph)):
-        raise BuildError(_refusal(graph, [parser.get_error(i) for i in range(parser.num_errors)], logger))
-    return builder, network, parser
+class _Builder:
+    """A parsed network with its builder, alive as long as this object.
+
+    TensorRT's objects must end in the reverse of the order in which they were made: the fields are deleted so.
+    """
+
+    def __init__(self, graph: Path, flavour: Flavour, heard: Listening, options: BuildOptions) -> None:
+        trt = flavour.module
+        self._name, self._flavour, self._options, self._heard = graph.stem, flavour, options, heard
+        try:
+            builder = trt.Builder(heard.logger)
+        except (TypeError, RuntimeError) as error:  # pybind11: the factory returned no object
+            said = heard.first_error() or str(error).splitlines()[0]
+            raise BuildError(
+                f"{flavour} does not start here: {said}: is there a GPU, and does its driver fit?"
+            ) from error
+        network = builder.create_network(flavour.network_flags)
+        # Not before: a network that is made with a recorder ends the process when it is deleted (TensorRT-RTX 1.7).
+        builder.error_recorder = heard.recorder
+        parser = trt.OnnxParser(network, heard.logger)
+        if options.dla_core is not None:
+            flag = flavour.dla_parser_flag()
+            if flag is not None:
+                parser.set_flag(flag)
+        if not parser.parse_from_file(str(graph)):
+            errors = [parser.get_error(index) for index in range(parser.num_errors)]
+            raise BuildError(_refusal(graph, errors, heard))
+        config = builder.create_builder_config()
+        self._builder, self._network, self._parser, self._config = builder, network, parser, config
+
+    def configure(self, profiles: Sequence[Mapping[str, Profile]], capabilities: Sequence[str]) -> None:
+        """Sets the options, the profiles and the GPUs that the engine is for."""
+        flavour, config = self._flavour, self._config
+        if capabilities:
+            flavour.set_capabilities(config, capabilities)
+        self._set_options()
+        for shapes in profiles:
+            profile = self._builder.create_optimization_profile()
+            for name, shape in shapes.items():
+                profile.set_shape(name, shape.min, shape.opt, shape.max)
+            if config.add_optimization_profile(profile) < 0:  # the builder would go on without it
+                shapes_text = ", ".join(f"{name} {s.min} to {s.max}, best {s.opt}" for name, s in shapes.items())
+                said = self._heard.first_error() or "its sizes must not fall from smallest to best to largest"
+                raise BuildError(f"{flavour} cannot build {self._name} with the profile {shapes_text}: {said}")
+        if self._heard.monitor is not None:
+            config.progress_monitor = self._heard.monitor
+
+    def _set_options(self) -> None:
+        trt, config, options = self._flavour.module, self._config, self._options
+        flags = trt.BuilderFlag
+        if options.workspace_bytes is not None:
+            config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
+        if options.optimization_level is not None:
+            config.builder_optimization_level = options.optimization_level
+        if options.aux_streams is not None:
+            config.max_aux_streams = options.aux_streams
+        if options.detailed_verbosity:
+            config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+        if options.version_compatible:
+            config.set_flag(flags.VERSION_COMPATIBLE)
+            config.set_flag(flags.EXCLUDE_LEAN_RUNTIME)  # it is host code, which no engine of ours may bring
+        if options.hardware_compatible:
+            config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+        if options.refit:
+            config.set_flag(flags.REFIT)
+        if options.strip_weights:
+            config.set_flag(flags.STRIP_PLAN)
+        if options.weight_streaming:
+            config.set_flag(flags.WEIGHT_STREAMING)
+        if options.dla_core is not None:
+            self._use_dla(options.dla_core)
+
+    def _use_dla(self, core: int) -> None:
+        trt, config = self._flavour.module, self._config
+        cores = self._builder.num_DLA_cores
+        if core >= cores:
+            found = f"it has {cores}" if cores else "this machine or this TensorRT has none"
+            raise BuildError(f"{self._flavour}: DLA core {core} was asked for and {found}: leave it out")
+        config.default_device_type = trt.DeviceType.DLA
+        config.DLA_core = core
+        if self._options.gpu_fallback:
+            config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
+
+    def build(self, timing_cache: TimingCache | None) -> bytes | None:
+        """The serialized engine; ``None`` where the builder refuses, or was told to stop."""
+        if timing_cache is not None:
+            timing_cache.attach(self._config)
+        engine = self._builder.build_serialized_network(self._network, self._config)
+        if timing_cache is not None:  # a build that failed has timed kernels too
+            timing_cache.save()
+            timing_cache.detach()
+        data = None if engine is None else bytes(engine)
+        del engine, self._config, self._parser, self._network, self._builder
+        return data
 
 
-def _refusal(graph: Path, errors: Sequence[Any], logger: Any) -> str:
+def _refusal(graph: Path, errors: Sequence[Any], heard: Listening) -> str:
     if not errors:
-        said = logger.errors[0] if logger.errors else "the parser gave no reason"
-        return f"TensorRT's parser refuses {graph.stem}: {said}"[:900]
+        said = heard.first_error() or "the parser gave no reason"
+        return f"TensorRT's parser refuses {graph.stem}: {said}"[:_LONGEST]
     first = errors[0]
     why = _ASSERTION.sub("", first.desc()).strip()
     if why in {"", "false"}:
@@ -113,54 +234,3 @@ def _refusal(graph: Path, errors: Sequence[Any], logger: Any) -> str:
         f"of {graph.stem}: {why}{more}: replace that operator in the model, remove it with --freeze or --shapes "
         "if it depends on an input, or compile for --target cpu"
     )
-
-
-def _capability(trt: ModuleType, capability: str) -> Any:
-    name = "SM" + capability.replace(".", "")
-    found = getattr(trt.ComputeCapability, name, None)
-    if found is None:
-        raise BuildError(
-            f"TensorRT-RTX {trt.__version__} builds no engine for compute capability {capability}: "
-            "compile for a target whose engine is built on the device"
-        )
-    return found
-
-
-def _make_logger(trt: ModuleType) -> Any:
-    class Logger(trt.ILogger):  # type: ignore[misc,name-defined]
-        """Keeps the errors for the message; TensorRT's own logger prints them."""
-
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity <= trt.ILogger.Severity.ERROR:
-                self.errors.append(" ".join(message.split()))
-
-    return Logger()
-
-
-def _make_monitor(trt: ModuleType, progress: Progress) -> Any:
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc,name-defined]
-        """Hands the builder's progress on."""
-
-        def __init__(self) -> None:
-            trt.IProgressMonitor.__init__(self)
-            self._steps: dict[str, int] = {}
-            self.stopped: BaseException | None = None
-
-        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            self._steps[phase_name] = num_steps
-
-        def step_complete(self, phase_name: str, step: int) -> bool:
-            try:
-                progress(phase_name, step + 1, self._steps.get(phase_name, 0))
-            except BaseException as error:  # TensorRT would print it and go on: build_engine raises it
-                self.stopped = error
-            return self.stopped is None
-
-        def phase_finish(self, phase_name: str) -> None:
-            self._steps.pop(phase_name, None)
-
-    return Monitor()

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
-from edgebig.build import Profile, build_engine, check_parse, optimize_for_cpu, rtx_version
+from edgebig.build import (
+    BuildOptions,
+    EngineCache,
+    Profile,
+    build_engine,
+    check_parse,
+    find_flavour,
+    optimize_for_cpu,
+    rtx_version,
+)
 from edgebig.bundle import BundleWriter, Engine
 from edgebig.errors import BuildError
 from edgebig.manifest import this_architecture
@@ -54,26 +64,37 @@ def _build_host(part: PartWork, request: Request, writer: BundleWriter, work: Pa
 
 
 def _build_ahead(part: PartWork, request: Request, writer: BundleWriter, graph: Path, notes: StageNotes) -> None:
-    capability = str(request.target.compute_capability)
+    capabilities = (str(request.target.compute_capability),)
+    rtx = find_flavour("tensorrt-rtx")
 
     def progress(phase: str, step: int, steps: int) -> None:
         notes.progress(f"{phase} {step}/{steps}")
 
+    def build(profiles: Mapping[str, Profile]) -> bytes:
+        sets = (profiles,) if profiles else ()
+        kept = EngineCache(graph, rtx, sets, capabilities, BuildOptions())
+        engine = kept.read()
+        if engine is None:
+            engine = build_engine(graph, rtx, profiles=sets, capabilities=capabilities, progress=progress).engine
+            kept.write(engine)
+        return engine
+
     try:
-        data = build_engine(graph, (capability,), part.profiles, progress)
+        data = build(part.profiles)
     except BuildError as error:
         narrow = {n: Profile(p.opt, p.opt, p.opt) for n, p in part.profiles.items()}
         asked = set(request.recipe.shapes) & set(part.profiles)
         if asked or narrow == part.profiles or not part.profiles:
             raise
-        data = build_engine(graph, (capability,), narrow, progress)
+        data = build(narrow)
         part.profiles = narrow
         shapes = ", ".join(f"{n}:{'x'.join(map(str, p.opt))}" for n, p in narrow.items())
         notes.decline(
             f"{part.name}: the engine takes the shapes {shapes} alone, since the derived range was refused: {error}"
         )
-    name = f"engines/{part.name}.sm{capability.replace('.', '')}.engine"
+    names = ".".join(f"sm{c.replace('.', '')}" for c in capabilities)
+    name = f"engines/{part.name}.{names}.engine"
     writer.path(name).write_bytes(data)
-    part.engines = (Engine(name, "tensorrt-rtx", rtx_version(), (capability,)),)
+    part.engines = (Engine(name, rtx.name, rtx.version, capabilities),)
     size = f"{len(data) / 1e6:.1f} MB"
-    notes.note(f"{part.name}: engine of {size} for compute capability {capability}, TensorRT-RTX {rtx_version()}")
+    notes.note(f"{part.name}: engine of {size} for compute capability {', '.join(capabilities)}, {rtx}")

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
+from engines import rtx_engine
 from nets import attention_net, conv_net, flat_ranges, net, node, normal, ranges_of, residual_net, run, samples_for
 
-from edgebig.build import Profile, build_engine
+from edgebig.build import Profile
 from edgebig.errors import CalibrationError, PrecisionError
 from edgebig.graph import Graph
 from edgebig.quantize import Plan, insert_qdq, lower_floats, make_plan
@@ -98,7 +99,7 @@ def test_four_formats_in_one_graph_as_tensorrt_builds_them(tmp_path: Path) -> No
     pytest.importorskip("tensorrt_rtx_bindings")
     made.save(tmp_path / "model.onnx")
     one, most = (1, 256), (4, 256)
-    assert len(build_engine(tmp_path / "model.onnx", ("8.9",), {"x": Profile(one, one, most)})) > 10_000
+    assert len(rtx_engine(tmp_path / "model.onnx", "8.9", {"x": Profile(one, one, most)})) > 10_000
 
 
 def test_two_formats_of_one_tensor_the_first_is_taken() -> None:

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
+from engines import rtx_engine
 from nets import Array, attention_net, conv_net, net, node, normal, op_types, ranges_of, residual_net, run, samples_for
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
-from edgebig.build import Profile, build_engine
+from edgebig.build import Profile
 from edgebig.calibrate import Ranges
 from edgebig.graph import Graph
 from edgebig.graph.passes import RaiseOpset, run_passes
@@ -302,7 +303,7 @@ def test_the_builder_takes_bf16(make, tmp_path: Path) -> None:
     assert {s.dtype for s in (*graph.inputs, *graph.outputs)} == {"float32"}
     graph.save(tmp_path / "model.onnx")
     one = (1, *graph.inputs[0].shape[1:])
-    assert len(build_engine(tmp_path / "model.onnx", ("8.9",), {"x": Profile(one, one, one)})) > 10_000
+    assert len(rtx_engine(tmp_path / "model.onnx", "8.9", {"x": Profile(one, one, one)})) > 10_000
 
 
 def test_bf16_below_the_opset_that_knows_it_stays_float32() -> None:

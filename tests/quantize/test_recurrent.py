@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
+from engines import rtx_engine
 from nets import Graph, flat_ranges, net, node, normal, op_types, run, samples_for
 
-from edgebig.build import build_engine
 from edgebig.errors import BuildError
 from edgebig.graph.values import constant
 from edgebig.quantize import insert_qdq, lower_floats, make_plan, planned_layers
@@ -67,7 +67,7 @@ def test_tensorrt_takes_an_lstm_with_int8_weights(precision: str, directions: in
     lower_floats(graph, ir.DataType.FLOAT16, None)
     graph.save(tmp_path / "g.onnx")
     pytest.importorskip("tensorrt_rtx_bindings")
-    assert len(build_engine(tmp_path / "g.onnx", ("8.9",), {})) > 1000
+    assert len(rtx_engine(tmp_path / "g.onnx", "8.9")) > 1000
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_tensorrt_takes_a_gru_with_a_scale_for_each_column(
     lower_floats(graph, ir.DataType.FLOAT16, None)
     graph.save(tmp_path / "g.onnx")
     pytest.importorskip("tensorrt_rtx_bindings")
-    assert len(build_engine(tmp_path / "g.onnx", (capability,), {})) > 1000
+    assert len(rtx_engine(tmp_path / "g.onnx", capability)) > 1000
 
 
 def test_scales_of_rows_are_what_the_builder_fails_on_in_a_gru(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_scales_of_rows_are_what_the_builder_fails_on_in_a_gru(tmp_path: Path) -
     lower_floats(graph, ir.DataType.FLOAT16, None)
     graph.save(tmp_path / "g.onnx")
     with pytest.raises(BuildError, match="_M_range_check"):
-        build_engine(tmp_path / "g.onnx", ("8.9",), {})
+        rtx_engine(tmp_path / "g.onnx", "8.9")
 
 
 def test_int8_weights_make_the_engine_of_a_gru_smaller(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_int8_weights_make_the_engine_of_a_gru_smaller(tmp_path: Path) -> None:
         insert_qdq(graph, planned(graph, "l4", precision))
         lower_floats(graph, ir.DataType.FLOAT16, None)
         graph.save(tmp_path / "g.onnx")
-        size[precision] = len(build_engine(tmp_path / "g.onnx", ("8.9",), {}))
+        size[precision] = len(rtx_engine(tmp_path / "g.onnx", "8.9"))
     # 1.6 million weights of one byte instead of two
     assert size["fp16"] - size["int8-weights"] > 1_200_000
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
+from engines import rtx_engine
 from nets import (
     Sample,
     attention_net,
@@ -22,7 +23,7 @@ from nets import (
     samples_for,
 )
 
-from edgebig.build import Profile, build_engine
+from edgebig.build import Profile
 from edgebig.calibrate import Range, Ranges
 from edgebig.errors import CalibrationError, PrecisionError
 from edgebig.graph import Graph
@@ -226,4 +227,4 @@ def test_the_builder_takes_every_net_and_it_stays_near(precision: str, capabilit
         assert plan.is_empty == (precision == "int4" and name in {"residual", "upsampling"})
         made.save(tmp_path / "model.onnx")
         one, most = ((b, *graph.inputs[0].shape[1:]) for b in (1, 4))
-        assert len(build_engine(tmp_path / "model.onnx", (capability,), {"x": Profile(one, one, most)})) > 10_000
+        assert len(rtx_engine(tmp_path / "model.onnx", capability, {"x": Profile(one, one, most)})) > 10_000

@@ -9,11 +9,11 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from engines import rtx_engine
 from nets import Array, net, node, normal, run, samples_for
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from edgebig.build import build_engine
 from edgebig.errors import BuildError, GraphError
 from edgebig.graph import Executor, Graph
 from edgebig.quantize import insert_qdq, lower_floats, rules_weights
@@ -80,9 +80,9 @@ def test_nvfp4_is_what_onnx_says_and_what_blackwell_builds(tmp_path: Path, lower
         found[method] = 10 * np.log10(signal / noise)
     assert found["nearest"] > 15 and found["gptq"] > found["nearest"] + 2
     made.save(tmp_path / "nvfp4.onnx")
-    assert len(build_engine(tmp_path / "nvfp4.onnx", ["12.0"], {})) > 10_000
+    assert len(rtx_engine(tmp_path / "nvfp4.onnx", "12.0")) > 10_000
     with pytest.raises(BuildError, match="8.9"):
-        build_engine(tmp_path / "nvfp4.onnx", ["8.9"], {})
+        rtx_engine(tmp_path / "nvfp4.onnx", "8.9")
     assert refusal("nvfp4", "12.0") is None and "8.9" in str(refusal("nvfp4", "8.9"))
 
 
@@ -102,7 +102,7 @@ def test_mxfp8_is_refused_as_long_as_the_parser_refuses_it(opset: int, tmp_path:
     )
     graph.save(tmp_path / "mxfp8.onnx")
     with pytest.raises(BuildError, match="Failed to import initializer|Unsupported ONNX data type|cannot be imported"):
-        build_engine(tmp_path / "mxfp8.onnx", ["12.0"], {})
+        rtx_engine(tmp_path / "mxfp8.onnx", "12.0")
     assert "FLOAT8E8M0" in str(refusal("mxfp8", "12.0"))
     assert refusal("int8", None) is None and "ONNX Runtime" in str(refusal("nvfp4", None))
 
@@ -125,7 +125,7 @@ def test_mxfp8_in_an_operator_of_tensorrts_own_builds_and_runs_nowhere_else(tmp_
         helper.make_graph(nodes, "mxfp8", ends[:1], ends[1:], weights), opset_imports=opsets, ir_version=11
     )
     onnx.save(model, tmp_path / "mxfp8.onnx")
-    assert len(build_engine(tmp_path / "mxfp8.onnx", ["12.0"], {})) > 10_000
+    assert len(rtx_engine(tmp_path / "mxfp8.onnx", "12.0")) > 10_000
     with pytest.raises(GraphError, match="TRT_MXFP8DequantizeLinear"):
         Executor(tmp_path / "mxfp8.onnx")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
+from engines import rtx_engine
 from nets import Array, Sample, net, node, normal, op_types, ranges_of, run, samples_for
 
-from edgebig.build.tensorrt import build_engine
 from edgebig.graph import Graph
 from edgebig.quantize import PlanFile, insert_qdq, lower_floats, make_plan, planned_layers
 from edgebig.quantize.formats import INT8
@@ -182,4 +182,4 @@ def test_tensorrt_rtx_builds_it(precision: str, tmp_path: Path) -> None:
     lower_floats(graph, ir.DataType.FLOAT16, ranges)
     path = tmp_path / "split.onnx"
     graph.save(path)
-    assert len(build_engine(path, ["8.9"], {})) > 10_000
+    assert len(rtx_engine(path, "8.9")) > 10_000

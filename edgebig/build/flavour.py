@@ -1,0 +1,190 @@
+"""Flavours: the TensorRT modules that are installed here, and what each of them has.
+
+One API serves TensorRT 10.3 to 11.x and TensorRT-RTX. What differs is asked of the module in this file and
+nowhere else. Standard library only: this also runs on the device.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from types import ModuleType
+from typing import Any, Literal
+
+from edgebig.build.options import BuildOptions
+from edgebig.errors import BuildError, MissingExtra
+
+FlavourName = Literal["tensorrt", "tensorrt-rtx"]
+
+_MODULES: tuple[tuple[FlavourName, str], ...] = (
+    ("tensorrt", "tensorrt"),
+    ("tensorrt-rtx", "tensorrt_rtx_bindings"),
+    ("tensorrt-rtx", "tensorrt_rtx"),
+)
+_EXTRAS: dict[str, tuple[str, str]] = {"tensorrt": ("gpu", "TensorRT"), "tensorrt-rtx": ("rtx", "TensorRT-RTX")}
+_TITLES: dict[str, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
+
+
+@dataclass(frozen=True)
+class Flavour:
+    """One TensorRT module.
+
+    Attributes:
+        name: ``tensorrt`` or ``tensorrt-rtx``.
+        version: as the module says it, ``10.3.0`` for example.
+        module: what was imported.
+    """
+
+    name: FlavourName
+    version: str
+    module: ModuleType = field(repr=False, compare=False)
+
+    def __str__(self) -> str:
+        """For people."""
+        return f"{_TITLES[self.name]} {self.version}"
+
+    @property
+    def builds_ahead(self) -> bool:
+        """Whether it builds for GPUs that are not in this machine: it then takes compute capabilities."""
+        return hasattr(self.module, "ComputeCapability")
+
+    @property
+    def capabilities(self) -> tuple[str, ...]:
+        """The compute capabilities that it builds for ahead, as ``8.9``, in rising order."""
+        if not self.builds_ahead:
+            return ()
+        names = re.findall(r"\bSM(\d+)(\d)\b", " ".join(self.module.ComputeCapability.__members__))
+        return tuple(f"{a}.{b}" for a, b in sorted((int(a), int(b)) for a, b in names))
+
+    @property
+    def is_rtx(self) -> bool:
+        """Whether it is TensorRT-RTX, whose kernels are compiled where the engine is first loaded."""
+        return self.name == "tensorrt-rtx"
+
+    @property
+    def has_timing_cache(self) -> bool:
+        """TensorRT-RTX times nothing while it builds; its methods for timing caches do nothing."""
+        return not self.is_rtx
+
+    @property
+    def has_hardware_compatibility(self) -> bool:
+        """TensorRT-RTX has several capabilities in one engine instead, and passes the level over."""
+        return not self.is_rtx
+
+    @property
+    def has_dla(self) -> bool:
+        """Whether it may have DLA cores; how many there are, the builder says."""
+        return not self.is_rtx
+
+    @property
+    def network_flags(self) -> int:
+        """For ``create_network``: strongly typed, which TensorRT 11 is without being told."""
+        flag = getattr(self.module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+        return 0 if flag is None else 1 << int(flag)
+
+    def set_capabilities(self, config: Any, capabilities: Sequence[str]) -> None:
+        """Makes a builder's config serve these compute capabilities, ``8.9`` for example.
+
+        Raises:
+            BuildError: it builds no engine for one of them.
+        """
+        if not self.builds_ahead:
+            raise BuildError(
+                f"{self} builds for the GPU of this machine alone, not for compute capability {capabilities[0]}: "
+                "leave the capabilities out, or build with TensorRT-RTX"
+            )
+        config.num_compute_capabilities = len(capabilities)
+        for index, capability in enumerate(capabilities):
+            member = getattr(self.module.ComputeCapability, "SM" + capability.replace(".", ""), None)
+            if member is None:
+                raise BuildError(
+                    f"{self} builds no engine for compute capability {capability}: compile for a target "
+                    f"whose engine is built on the device, or for one of {', '.join(self.capabilities)}"
+                )
+            config.set_compute_capability(member, index)
+
+    def dla_parser_flag(self) -> Any | None:
+        """The parser's flag that shapes layers for DLA; TensorRT 10.3 to 10.13 have none."""
+        return getattr(self.module.OnnxParserFlag, "ADJUST_FOR_DLA", None)
+
+    def refusal(self, options: BuildOptions, capabilities: int = 1) -> str:
+        """Why this flavour cannot build with these options; empty where it can.
+
+        Args:
+            options: what is asked.
+            capabilities: how many compute capabilities one engine is to serve.
+        """
+        if options.hardware_compatible and not self.has_hardware_compatibility:
+            return (
+                f"{self} has no hardware compatibility: "
+                "name the compute capabilities that one engine is to serve (--capabilities 8.6,8.9)"
+            )
+        if options.dla_core is not None and not self.has_dla:
+            return f"{self} has no DLA: compile for a target that has DLA cores (edgebig targets)"
+        if self.is_rtx and capabilities > 1 and (options.refit or options.strip_weights):
+            return (
+                f"{self} refits engines for one compute capability alone, found {capabilities}: "
+                "compile for each by itself, or leave refitting and stripped weights out"
+            )
+        return ""
+
+    def hint(self, error: str, options: BuildOptions) -> str:
+        """What to do about a builder's error that says little by itself; empty where nothing is known."""
+        if self.is_rtx and (options.refit or options.strip_weights) and "CUDA_SUCCESS" in error:
+            return (
+                "an engine that can be refitted is built where a GPU and its driver are: "
+                "leave refitting and stripped weights out, or compile there"
+            )
+        if "no tactics" in error and "workspace" in error:
+            return "give more workspace, or leave its limit out"
+        if "libnvinfer_lean" in error:
+            return "version compatibility needs TensorRT's lean runtime, which is not installed here"
+        return ""
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """TensorRT-RTX warns in Python of calls that do nothing there."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
+
+
+def find_flavours() -> tuple[Flavour, ...]:
+    """What is installed and loads here, the full TensorRT first."""
+    found: dict[str, Flavour] = {}
+    for name, module in _MODULES:
+        if name not in found:
+            flavour = _load(name, module)
+            if flavour is not None:
+                found[name] = flavour
+    return tuple(found.values())
+
+
+def find_flavour(name: str) -> Flavour:
+    """The flavour of that name.
+
+    Raises:
+        MissingExtra: it is not installed, or does not load.
+    """
+    for known, module in _MODULES:
+        if known == name:
+            flavour = _load(known, module)
+            if flavour is not None:
+                return flavour
+    raise MissingExtra(*_EXTRAS[name])
+
+
+def _load(name: FlavourName, module: str) -> Flavour | None:
+    try:
+        loaded = import_module(module)
+    except (ImportError, OSError):  # OSError: a shared library of it is missing
+        return None
+    version = getattr(loaded, "__version__", None)
+    if version is None or not hasattr(loaded, "Builder"):
+        return None
+    return Flavour(name, str(version), loaded)
