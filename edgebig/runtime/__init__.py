@@ -5,7 +5,7 @@
     with load("resnet50.bundle") as session:
         logits = session.run({"pixel_values": batch})["logits"]
 
-It needs NumPy and one engine (ONNX Runtime so far), which is imported when a bundle is loaded.
+It needs NumPy and one engine (ONNX Runtime, TensorRT or TensorRT-RTX), which is imported when a bundle is loaded.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def load(
     candidates = available_backends(bundle, part)
     backend, taken, why = first_that_opens(bundle, candidates, prefer, threads)
     if prefer is None:
-        warn_of_fallback(bundle, candidates, taken, stacklevel=3)
+        warn_of_fallback(bundle, candidates, taken, why, stacklevel=3)
     return Session(backend, taken.backend, chosen.inputs, chosen.outputs, why)
 
 

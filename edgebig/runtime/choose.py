@@ -14,7 +14,7 @@ from edgebig.manifest import this_architecture
 from edgebig.runtime.backend import Backend
 from edgebig.runtime.onnxruntime_cpu import OnnxRuntimeCpu, import_onnxruntime
 
-_NOT_HERE = "this version of edgebig runs bundles with ONNX Runtime on the CPU only, not with {kind}"
+_GPU_KINDS = ("tensorrt", "tensorrt-rtx")
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,21 @@ def first_that_opens(
     return (*opened, tuple(why))
 
 
-def warn_of_fallback(bundle: Bundle, candidates: Sequence[Candidate], taken: Candidate, *, stacklevel: int) -> None:
-    """Warns when a bundle for an NVIDIA device was opened on the CPU: it works, far slower than was meant."""
+def warn_of_fallback(
+    bundle: Bundle, candidates: Sequence[Candidate], taken: Candidate, why: Sequence[str], *, stacklevel: int
+) -> None:
+    """Warns when a bundle for an NVIDIA device was opened on the CPU: it works, far slower than was meant.
+
+    ``why`` is what :func:`first_that_opens` said of each candidate.
+    """
     target = bundle.manifest.target
     if target.get("compute_capability") is None or taken.backend != OnnxRuntimeCpu.name:
         return
-    refused = [c.reason for c in candidates if c.backend != OnnxRuntimeCpu.name]
+    refused = [
+        line.removeprefix(f"{candidate}: not taken: ")
+        for candidate, line in zip(candidates, why, strict=True)
+        if candidate.backend != OnnxRuntimeCpu.name
+    ]
     reason = refused[0] if refused else "it holds no engine, which a device of that kind builds for itself"
     warnings.warn(
         f"{bundle.path} was compiled for {target.get('name')} and runs on the CPU here: {reason}; "
@@ -112,6 +121,10 @@ def checked_graph(bundle: Bundle, graph: str) -> Path:
 
 
 def _open(bundle: Bundle, candidate: Candidate, threads: int | None) -> Backend:
+    if candidate.backend in _GPU_KINDS:
+        from edgebig.runtime.tensorrt import TensorRtBackend
+
+        return TensorRtBackend(bundle.file(candidate.file), flavour=candidate.backend)
     return OnnxRuntimeCpu(checked_graph(bundle, candidate.file), optimize=candidate.optimize, threads=threads)
 
 
@@ -124,8 +137,10 @@ def _onnxruntime() -> tuple[str | None, str]:
 
 
 def _of_engine(engine: Engine, version: str | None, problem: str) -> Candidate:
+    if engine.kind in _GPU_KINDS:
+        return _of_gpu_engine(engine)
     if engine.kind != "onnxruntime":
-        return Candidate(engine.kind, engine.path, False, _NOT_HERE.format(kind=engine.kind))
+        return Candidate(engine.kind, engine.path, False, f"this edgebig runs no engines of {engine.kind}: update it")
     machine = this_architecture()
     if machine not in engine.hardware:
         reason = f"it is for {' and '.join(engine.hardware)}, this machine is {machine}"
@@ -136,6 +151,19 @@ def _of_engine(engine: Engine, version: str | None, problem: str) -> Candidate:
     else:
         return Candidate(OnnxRuntimeCpu.name, engine.path, True, f"optimized for {machine}")
     return Candidate(OnnxRuntimeCpu.name, engine.path, False, reason)
+
+
+def _of_gpu_engine(engine: Engine) -> Candidate:
+    """Looks for the libraries and a GPU; whether the engine suits them, TensorRT says when it loads it."""
+    from edgebig.runtime.gpu.cuda import Cuda, import_cuda
+    from edgebig.runtime.gpu.engine import import_tensorrt
+
+    try:
+        Cuda(import_cuda())
+        here = import_tensorrt(engine.kind).__version__
+    except (MissingExtra, BackendError) as error:
+        return Candidate(engine.kind, engine.path, False, str(error))
+    return Candidate(engine.kind, engine.path, True, f"built with {engine.version}, this machine has {here}")
 
 
 def _portable(bundle: Bundle, part: Part, problem: str) -> Candidate:

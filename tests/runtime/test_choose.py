@@ -12,6 +12,8 @@ import onnx
 import onnxruntime
 import pytest
 import tiny
+from fake_cuda import FakeCuda
+from fake_tensorrt import FakeTensorRt
 from onnx import TensorProto, helper, numpy_helper
 
 from edgebig.bundle import Bundle
@@ -65,12 +67,47 @@ def test_an_engine_that_does_not_open_gives_way_but_a_damaged_one_does_not(tmp_p
         load(good.path)
 
 
+@pytest.fixture
+def without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine without cuda-python."""
+    monkeypatch.setitem(sys.modules, "cuda", None)
+    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
+
+
+def test_an_engine_for_the_gpu_is_taken_where_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = FakeCuda()
+    trt = FakeTensorRt(cuda)
+    monkeypatch.setattr("edgebig.runtime.gpu.cuda.import_cuda", lambda: cuda)
+    monkeypatch.setattr("edgebig.runtime.tensorrt.import_cuda", lambda: cuda)
+    monkeypatch.setattr("edgebig.runtime.gpu.engine.import_tensorrt", lambda flavour: trt)
+    monkeypatch.setattr("edgebig.runtime.tensorrt.import_tensorrt", lambda flavour: trt)
+    engines = [("tensorrt", "10.3.0", "8.9")]
+    bundle = tiny.write_bundle(tmp_path / "b", {"model": tiny.add_one()}, target=tiny.L4_TARGET, engines=engines)
+    trt.engine = (bundle.path / "engines/model.0.engine").read_bytes()
+    with load(bundle.path) as session:
+        assert session.backend == "tensorrt"
+        assert session.why[0].endswith("taken: built with 10.3.0, this machine has 10.3.0")
+        assert session.run(X)["y"].tolist() == [[1, 1, 1]]
+    assert cuda.live == {} and cuda.problems == []
+    trt.engine = b"one of another version"
+    expected = r"runs on the CPU here: TensorRT 10\.3\.0 does not load model\.0\.engine: .*'edgebig finish'"
+    with pytest.warns(RuntimeWarning, match=expected):
+        session = load(bundle.path)
+    assert session.backend == "onnxruntime-cpu"
+    assert "10.3.0 does not load model.0.engine: Version tag does not match: build it here" in session.why[0]
+    session.close()
+    (bundle.path / "engines/model.0.engine").write_bytes(b"engine")
+    with pytest.raises(BundleError, match=r"model\.0\.engine is not the file of the manifest"):
+        load(bundle.path)
+
+
+@pytest.mark.usefixtures("without_cuda")
 def test_a_bundle_for_an_nvidia_device_warns_once_when_the_cpu_runs_it(tmp_path: Path) -> None:
     engines = [("tensorrt-rtx", "1.7.1", "8.9")]
     tiny.write_bundle(tmp_path / "b", {"model": tiny.add_one()}, target=tiny.L4_TARGET, engines=engines)
     with pytest.warns(RuntimeWarning) as caught, load(tmp_path / "b") as session:
         assert session.run(X)["y"].tolist() == [[1, 1, 1]]
-    reason = "this version of edgebig runs bundles with ONNX Runtime on the CPU only, not with tensorrt-rtx"
+    reason = 'this needs edgebig[gpu] (cuda-python is not installed): pip install "edgebig[gpu]"'
     assert [str(w.message) for w in caught] == [
         f"{tmp_path / 'b'} was compiled for l4 and runs on the CPU here: {reason}; "
         "for speed on this CPU compile the model with '--target cpu'"
@@ -82,10 +119,11 @@ def test_a_bundle_for_an_nvidia_device_warns_once_when_the_cpu_runs_it(tmp_path:
         load(tmp_path / "b", prefer="onnxruntime-cpu").close()
 
 
+@pytest.mark.usefixtures("without_cuda")
 def test_a_preferred_backend_is_taken_or_nothing_is(tmp_path: Path) -> None:
     engines = [("tensorrt-rtx", "1.7.1", "8.9")]
     tiny.write_bundle(tmp_path / "b", {"model": tiny.add_one()}, target=tiny.L4_TARGET, engines=engines)
-    with pytest.raises(BackendError, match="nothing on this machine runs it: tensorrt-rtx with .* CPU only"):
+    with pytest.raises(BackendError, match="nothing on this machine runs it: tensorrt-rtx with .*cuda-python"):
         load(tmp_path / "b", prefer="tensorrt-rtx")
     with pytest.raises(BackendError, match="nothing for the backend 'cuda': it has tensorrt-rtx, onnxruntime-cpu$"):
         load(tmp_path / "b", prefer="cuda")
