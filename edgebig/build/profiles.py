@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import ast
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from edgebig.build.axes import GUESSES, Extent, Layout, Shapes, axis_name
+from edgebig.build.fit import Fitter
 from edgebig.errors import UsageError
-from edgebig.recipe import ShapeRange
-from edgebig.spec import Dim, TensorSpec
+from edgebig.spec import TensorSpec
 
-Extent = tuple[int, int, int]
-"""Smallest, best and largest size of an axis."""
+if TYPE_CHECKING:
+    from edgebig.recipe import ShapeRange
 
-_BATCH: Extent = (1, 1, 8)
-_SEQUENCE: Extent = (1, 128, 512)
-_UNKNOWN: Extent = (1, 1, 16)
+Trial = Callable[[Shapes], str]
+"""Computes the graph with inputs of these shapes; says why that failed, and nothing where it did not."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,12 @@ class Profile:
 
 
 def derive_profiles(
-    inputs: Sequence[TensorSpec], asked: Mapping[str, ShapeRange], axes: Mapping[str, Extent]
+    inputs: Sequence[TensorSpec],
+    asked: Mapping[str, ShapeRange],
+    axes: Mapping[str, Extent],
+    *,
+    trial: Trial | None = None,
+    example: Mapping[str, Sequence[int]] | None = None,
 ) -> dict[str, Profile]:
     """A profile for each input that has a dynamic axis.
 
@@ -41,15 +45,16 @@ def derive_profiles(
         inputs: the graph's inputs.
         asked: the recipe's shapes, which win.
         axes: what the source knows of the model's named axes.
+        trial: where given, ranges that were not asked for are moved until the graph computes at their ends.
+        example: shapes at which the graph is known to compute, by input.
 
     Returns:
         Profiles by input name. Axes of one name get one size; an axis named by an expression of others
-        (``past_sequence_length + 1``) follows them.
+        (``past_sequence_length + 1``) follows them. As guessed, where the graph computes at no shape that was tried.
 
     Raises:
         UsageError: an asked shape does not fit its input.
     """
-    known = dict(axes)
     given: dict[str, Extent] = {}
     for spec in inputs:
         if spec.name in asked:
@@ -58,69 +63,23 @@ def derive_profiles(
                     raise UsageError(
                         f"shapes: the axis {axis} has one range, found {given[axis]} and {extent} (in {spec.name})"
                     )
-    known.update(given)
-    profiles = {}
-    for spec in inputs:
-        if spec.is_static:
-            continue
-        if spec.name in asked:
-            chosen = asked[spec.name]
-            profiles[spec.name] = Profile(chosen.min, chosen.opt, chosen.max)
-            continue
-        extents = [_extent(dim, position, known) for position, dim in enumerate(spec.shape)]
-        smallest, best, largest = (tuple(e[i] for e in extents) for i in range(3))
-        profiles[spec.name] = Profile(smallest, best, largest)
-    return profiles
+    known = {**axes, **given}
+    layout = Layout.of(inputs, known)
+    extents = {axis: known.get(axis, GUESSES[role]) for axis, role in layout.roles.items()}
+    if trial is not None and not set(layout.roles) <= set(given):
+        usual = {axis: extent[1] for axis, extent in known.items()}
+        fitter = Fitter(layout.roles, lambda sizes: trial(layout.shapes({**usual, **sizes})), given)
+        extents = fitter.fit(extents, layout.sizes(example or {})) or extents
+    smallest, best, largest = (
+        layout.shapes({**{axis: e[i] for axis, e in known.items()}, **{axis: e[i] for axis, e in extents.items()}})
+        for i in range(3)
+    )
+    profiles = {name: Profile(smallest[name], best[name], largest[name]) for name in best}
+    return profiles | {n: Profile(asked[n].min, asked[n].opt, asked[n].max) for n in profiles if n in asked}
 
 
 def _asked_axes(spec: TensorSpec, asked: ShapeRange) -> dict[str, Extent]:
     if len(asked.min) != len(spec.shape):
         raise UsageError(f"shapes: {spec} has {len(spec.shape)} axes, found {len(asked.min)}")
-    extents = zip(spec.shape, asked.min, asked.opt, asked.max, strict=True)
-    return {dim: (low, best, high) for dim, low, best, high in extents if isinstance(dim, str)}
-
-
-def _extent(dim: Dim, position: int, known: Mapping[str, Extent]) -> Extent:
-    if isinstance(dim, int):
-        return dim, dim, dim
-    if dim is None:
-        return _BATCH if position == 0 else _UNKNOWN
-    if dim in known:
-        return known[dim]
-    computed = _evaluate(dim, known)
-    if computed is not None:
-        return computed
-    lowered = dim.lower()
-    if "batch" in lowered or (position == 0 and lowered in {"n", "b"}):
-        return _BATCH
-    return _SEQUENCE if "seq" in lowered or "length" in lowered else _UNKNOWN
-
-
-_OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.FloorDiv: operator.floordiv,
-}
-
-
-def _evaluate(expression: str, known: Mapping[str, Extent]) -> Extent | None:
-    """The extent of an axis that an exporter named by an expression; ``None`` if it is none of known names."""
-    try:
-        tree = ast.parse(expression, mode="eval").body
-        if not isinstance(tree, ast.BinOp):
-            return None
-        low, best, high = (_value(tree, {k: e[i] for k, e in known.items()}) for i in range(3))
-    except (SyntaxError, KeyError, ValueError, ArithmeticError):
-        return None
-    return low, best, high
-
-
-def _value(node: ast.expr, sizes: Mapping[str, int]) -> int:
-    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
-        return _OPERATORS[type(node.op)](_value(node.left, sizes), _value(node.right, sizes))
-    if isinstance(node, ast.Name):
-        return sizes[node.id]
-    if isinstance(node, ast.Constant) and isinstance(node.value, int):
-        return node.value
-    raise ValueError(ast.dump(node))
+    extents = enumerate(zip(spec.shape, asked.min, asked.opt, asked.max, strict=True))
+    return {axis_name(spec, i): (low, best, high) for i, (d, low, best, high) in extents if not isinstance(d, int)}

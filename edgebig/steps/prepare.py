@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from edgebig.build import derive_profiles
 from edgebig.errors import UsageError
 from edgebig.graph.passes import (
     FoldBatchNorm,
@@ -26,6 +25,7 @@ from edgebig.request import Request
 from edgebig.source import Source, SourcePart
 from edgebig.spec import Dim
 from edgebig.stages import StageNotes
+from edgebig.steps.shapes import choose_profiles
 from edgebig.steps.work import PartWork, Sample
 
 _OPSET = {"int8": 19, "fp8": 19, "int8-weights": 19, "int4": 21, "nvfp4": 23, "bf16": 22, "auto": 19}
@@ -66,7 +66,7 @@ def prepare_graph(part: SourcePart, source: Source, request: Request, notes: Sta
         notes.decline(*(f"{prefix}{report.name}: {line}" for line in report.declined))
     notes.note(f"{part.name}: {before} nodes became {len(graph.nodes())}, opset {graph.opset}")
     left = {name: shape for name, shape in asked.items() if name not in freeze}
-    return PartWork(part, graph, derive_profiles(graph.inputs, left, part.axes), frozen)
+    return PartWork(part, graph, choose_profiles(part, graph, left, notes), frozen)
 
 
 def _check_names(source: Source, request: Request, notes: StageNotes) -> None:

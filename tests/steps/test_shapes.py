@@ -1,0 +1,85 @@
+"""Shapes that a graph's trial runs lead to, and the builder that takes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nets import net, node, normal
+
+from edgebig.build import Profile, build_engine, derive_profiles
+from edgebig.errors import BuildError
+from edgebig.graph import Graph
+from edgebig.source import SourcePart
+from edgebig.stages import StageNotes
+from edgebig.steps.shapes import choose_profiles
+
+
+def patches() -> Graph:
+    """A picture's patches with learned positions for 96 x 96, as a ViT has them."""
+    return net(
+        [
+            node("Conv", "x w", "c", strides=[16, 16]),
+            node("Reshape", "c s", "r"),
+            node("Add", "r p", "y"),
+        ],
+        {"x": ["batch", 3, "height", "width"]},
+        ["y"],
+        {"w": normal(4, 3, 16, 16), "s": np.array([0, 4, -1]), "p": normal(1, 4, 36)},
+    )
+
+
+def waves() -> Graph:
+    """Two convolutions of sound, the shortest input of which has 2500 samples."""
+    return net(
+        [node("Unsqueeze", "input_values a", "u"), node("Conv", "u w", "c", strides=[500]), node("Conv", "c v", "y")],
+        {"input_values": ["batch", "samples"]},
+        ["y"],
+        {"a": np.array([1]), "w": normal(4, 1, 500), "v": normal(4, 4, 5)},
+    )
+
+
+def chosen(graph: Graph) -> tuple[dict[str, Profile], StageNotes]:
+    notes = StageNotes("graph", lambda event: None)
+    return choose_profiles(SourcePart("model", graph, Path("model.onnx")), graph, {}, notes), notes
+
+
+@pytest.mark.parametrize(
+    ("graph", "careless", "expected"),
+    [
+        (
+            patches(),
+            {"x": Profile((1, 3, 1, 1), (1, 3, 1, 1), (8, 3, 16, 16))},
+            {"x": Profile((1, 3, 96, 96), (1, 3, 96, 96), (8, 3, 111, 111))},
+        ),
+        (
+            waves(),
+            {"input_values": Profile((1, 1), (1, 1), (8, 16))},
+            {"input_values": Profile((1, 2500), (1, 16000), (8, 320000))},
+        ),
+    ],
+)
+def test_shapes_are_moved_until_the_builder_takes_them(
+    graph: Graph, careless: dict[str, Profile], expected: dict[str, Profile], tmp_path: Path
+) -> None:
+    found, notes = chosen(graph)
+    assert found == expected
+    assert any("found by trying" in line for line in notes.notes)
+    pytest.importorskip("tensorrt_rtx_bindings")
+    graph.save(tmp_path / "model.onnx")
+    with pytest.raises(BuildError):
+        build_engine(tmp_path / "model.onnx", ("8.9",), careless)
+    assert len(build_engine(tmp_path / "model.onnx", ("8.9",), found)) > 1000
+
+
+def test_a_graph_without_dynamic_axes_is_not_tried() -> None:
+    found, notes = chosen(net([node("Relu", "x", "y")], {"x": [1, 3]}, ["y"]))
+    assert found == {} and not notes.notes and not notes.declined
+
+
+def test_where_nothing_computes_the_guess_stays_and_is_told() -> None:
+    graph = net([node("Reshape", "x s", "y")], {"x": [1, "length"]}, ["y"], {"s": np.array([7919])})
+    found, notes = chosen(graph)
+    assert found == derive_profiles(graph.inputs, {}, {})
+    assert "computes at none of the shapes" in notes.declined[0]
