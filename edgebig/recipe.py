@@ -22,7 +22,7 @@ CalibrationMethod = Literal["min-max", "average-min-max", "percentile", "entropy
 Repair = Literal["equalize", "outliers", "smooth", "mse", "gptq", "adaround", "awq", "bias"]
 Shape = tuple[int, ...]
 
-_SPEC = re.compile(r"^(?P<name>.+):(?P<dims>\d+(x\d+)*)$")
+_SPEC = re.compile(r"(?:'(?P<quoted>[^']+)'|(?P<plain>[^']*[^'\s])) *: *(?P<dims>\d+(?:x\d+)*|scalar|)")
 
 
 class ShapeRange(BaseModel):
@@ -205,17 +205,23 @@ def recipes() -> dict[str, Recipe]:
 
 
 def parse_shapes(spec: str) -> dict[str, Shape]:
-    """``name:1x3x224x224,other:1x16`` (trtexec's grammar) as a shape for each name.
+    """``name:1x3x224x224,other:1x16`` as a shape for each name, as ``trtexec --help`` of TensorRT 10.14 has it.
+
+    The last colon ends a name, so that it may hold others; single quotes around it are passed over. A scalar
+    is written ``name:scalar`` or ``name:``. The wildcard ``*`` is not taken.
 
     Raises:
-        UsageError: the text has another form.
+        UsageError: the text has another form, or names an input twice.
     """
     shapes: dict[str, Shape] = {}
     for item in spec.split(","):
-        match = _SPEC.match(item.strip())
+        match = _SPEC.fullmatch(item.strip())
         if match is None:
             raise UsageError(f"shapes are written name:1x3x224x224,other:1x16; found {item.strip()!r}")
-        shapes[match["name"]] = tuple(int(d) for d in match["dims"].split("x"))
+        name, dims = match["quoted"] or match["plain"], match["dims"]
+        if name in shapes:
+            raise UsageError(f"shapes: {name!r} is given twice in {spec!r}")
+        shapes[name] = tuple(int(d) for d in dims.split("x")) if dims not in {"", "scalar"} else ()
     return shapes
 
 

@@ -134,7 +134,11 @@ def test_a_recipe_is_frozen_and_changes_into_another() -> None:
 def test_shapes_are_written_as_trtexec_writes_them() -> None:
     assert parse_shapes("input:1x576, state:2x1x128") == {"input": (1, 576), "state": (2, 1, 128)}
     assert parse_shapes("model/x:0:7") == {"model/x:0": (7,)}
-    for wrong in ("", "input", "input:", "input:1x", "input:ax2", ":1x2", "input:1x2,", "input:-1x2"):
+    assert parse_shapes("'Input:0':1x3x224x224 , b : 4") == {"Input:0": (1, 3, 224, 224), "b": (4,)}
+    assert parse_shapes("rate:scalar,'x:1':,y:2") == {"rate": (), "x:1": (), "y": (2,)}
+    for wrong in ("", "input", "input:1x", "input:ax2", ":1x2", "input:1x2,", "input:-1x2", "'a:1", "'':1", ":"):
         with pytest.raises(UsageError, match="shapes are written name:1x3x224x224") as caught:
             parse_shapes(wrong)
         assert isinstance(caught.value, EdgebigError) and caught.value.exit_code == 2
+    with pytest.raises(UsageError, match="'a' is given twice in 'a:1,b:2,a:3'"):
+        parse_shapes("a:1,b:2,a:3")
