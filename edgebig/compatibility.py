@@ -11,8 +11,8 @@ The rules, each with the document that states it:
   [S] Engine Portability; [C] Specifying Target Compute Capabilities.
 - Built with ``AMPERE_PLUS`` it also runs on all compute capabilities from 8.0: [H] kAMPERE_PLUS; not on JetPack, where
   the level does not exist: [G] Hardware Compatibility.
-- Another model of GPU with the same compute capability takes it, and TensorRT warns: [G] Compatibility Checks. Built with
-  ``SAME_COMPUTE_CAPABILITY`` it is meant for that: [H]. So this is a note, not a refusal (:func:`engine_notes`).
+- Another model of GPU with the same compute capability takes it, and TensorRT warns: [G] Compatibility Checks. So
+  that is a note (:func:`engine_notes`), not a refusal.
 - An engine of TensorRT does not move between operating systems or processors: [S] Engine Portability. One of
   TensorRT-RTX does: [C].
 - An engine with layers on a DLA needs one: AGX Orin, with JetPack 6 (TensorRT up to 10.7) or 7.2.2 (11.4.1): [N].

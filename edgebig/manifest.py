@@ -55,7 +55,7 @@ class Engine:
         kind: ``tensorrt``, ``tensorrt-rtx`` or ``onnxruntime`` (a graph optimized for one CPU architecture).
         version: the builder's version; an engine of TensorRT runs on that one alone.
         hardware: compute capabilities (``8.9``), or the CPU architecture (``x86_64``).
-        profiles: sets of shapes that it was built for, one or several: each dynamic input's ``min``, ``opt`` and ``max``.
+        profiles: the sets of shapes that it was built for: each dynamic input's ``min``, ``opt`` and ``max``.
         version_compatible: whether later versions of TensorRT run it too.
         hardware_compatible: whether every GPU from compute capability 8.0 runs it.
         dla: the deep learning accelerator core that it uses, if any.
@@ -109,8 +109,8 @@ class Part:
         golden: ``.npz`` with arrays ``in.NAME.I`` and ``out.NAME.I``: inputs, and the original's outputs.
         calibration: JSON file with the ranges, where the part was calibrated.
         similarity: for each output, how near this part is to the original on the golden inputs.
-        sizes: ``weight_bytes``, ``activation_bytes`` (the most that lives at once, at the largest shapes) and ``nodes``,
-            as far as they are known: what a device's memory and build time are estimated from.
+        sizes: ``weight_bytes``, ``activation_bytes`` (the most that lives at once, at the largest
+            shapes) and ``nodes``, as far as they are known: what a device's memory and build time are estimated from.
     """
 
     inputs: tuple[TensorSpec, ...]
