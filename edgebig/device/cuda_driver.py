@@ -48,7 +48,9 @@ def cuda_device(number: int = 0, library: str = "libcuda.so.1") -> CudaDevice | 
     if status == 0:
         status = cuda.cuDeviceGetCount(ctypes.byref(count))
     if status == _NO_DEVICE or (status == 0 and count.value <= number):
-        return "the driver shows no GPU" if not count.value else f"the driver shows {count.value} GPUs, no number {number}"
+        return (
+            "the driver shows no GPU" if not count.value else f"the driver shows {count.value} GPUs, no number {number}"
+        )
     if status != 0:
         return f"NVIDIA's driver fails: cuInit gives error {status}"
     device, version = ctypes.c_int(), ctypes.c_int()

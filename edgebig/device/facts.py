@@ -200,7 +200,7 @@ def read_power_mode(run: Run = run_command) -> str:
 
 
 def read_gpu_clocks(root: Path = ROOT) -> tuple[str, int | None]:
-    """Whether the GPU's rate is ``locked`` (least equals most, as ``jetson_clocks`` sets it) or ``free``, and the most."""
+    """The GPU's rate: ``locked`` (least equals most, as ``jetson_clocks`` sets it) or ``free``; and the most, in Hz."""
     for pattern in _GPU_CLOCKS:
         for folder in sorted((root / "sys/class/devfreq").glob(pattern)):
             low, high = _number(folder / "min_freq"), _number(folder / "max_freq")
