@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from edgebig.build import Profile, build_engine, check_parse, find_flavour, optimize_for_cpu, rtx_version
+from edgebig.build import Built, Profile, build_engine, check_parse, find_flavour, optimize_for_cpu, rtx_version
 from edgebig.bundle import BundleWriter, Engine
 from edgebig.errors import BuildError
 from edgebig.manifest import this_architecture
@@ -61,18 +61,18 @@ def _build_ahead(part: PartWork, request: Request, writer: BundleWriter, graph: 
     def progress(phase: str, step: int, steps: int) -> None:
         notes.progress(f"{phase} {step}/{steps}")
 
-    def build(profiles: Mapping[str, Profile]) -> bytes:
+    def build(profiles: Mapping[str, Profile]) -> Built:
         sets = (profiles,) if profiles else ()
-        return build_engine(graph, rtx, profiles=sets, capabilities=capabilities, progress=progress).engine
+        return build_engine(graph, rtx, profiles=sets, capabilities=capabilities, progress=progress)
 
     try:
-        data = build(part.profiles)
+        built = build(part.profiles)
     except BuildError as error:
         narrow = {n: Profile(p.opt, p.opt, p.opt) for n, p in part.profiles.items()}
         asked = set(request.recipe.shapes) & set(part.profiles)
         if asked or narrow == part.profiles or not part.profiles:
             raise
-        data = build(narrow)
+        built = build(narrow)
         part.profiles = narrow
         shapes = ", ".join(f"{n}:{'x'.join(map(str, p.opt))}" for n, p in narrow.items())
         notes.decline(
@@ -80,7 +80,10 @@ def _build_ahead(part: PartWork, request: Request, writer: BundleWriter, graph: 
         )
     names = ".".join(f"sm{c.replace('.', '')}" for c in capabilities)
     name = f"engines/{part.name}.{names}.engine"
-    writer.path(name).write_bytes(data)
-    part.engines = (Engine(name, rtx.name, rtx.version, capabilities),)
-    size = f"{len(data) / 1e6:.1f} MB"
+    writer.path(name).write_bytes(built.engine)
+    shapes_of = {n: p.to_json() for n, p in part.profiles.items()}
+    sets = (shapes_of,) if shapes_of else ()
+    facts = {"seconds": round(built.seconds, 3)}
+    part.engines = (Engine(name, rtx.name, rtx.version, capabilities, profiles=sets, built=facts),)
+    size = f"{len(built.engine) / 1e6:.1f} MB"
     notes.note(f"{part.name}: engine of {size} for compute capability {', '.join(capabilities)}, {rtx}")
