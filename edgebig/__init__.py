@@ -24,10 +24,10 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 if TYPE_CHECKING:
     from edgebig import errors as errors
     from edgebig.bundle import Bundle as Bundle
+    from edgebig.loading import load as load
     from edgebig.pipeline import compile as compile
     from edgebig.recipe import Recipe as Recipe
     from edgebig.runtime import Session as Session
-    from edgebig.runtime import load as load
     from edgebig.target import Target as Target
 
 _WHERE = {
@@ -36,7 +36,7 @@ _WHERE = {
     "Session": "edgebig.runtime",
     "Target": "edgebig.target",
     "compile": "edgebig.pipeline",
-    "load": "edgebig.runtime",
+    "load": "edgebig.loading",
 }
 
 __all__ = ["Bundle", "Recipe", "Session", "Target", "compile", "errors", "load"]

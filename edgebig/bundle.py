@@ -20,6 +20,7 @@ from edgebig.errors import BundleError, OutputError
 from edgebig.manifest import MANIFEST, SCHEMA_VERSION, Engine, File, Manifest, Part, Stage, check_inside, read_json
 
 __all__ = [
+    "FINISHED",
     "MANIFEST",
     "PREPROCESS",
     "SCHEMA_VERSION",
@@ -31,9 +32,13 @@ __all__ = [
     "Part",
     "Stage",
     "hash_file",
+    "manifest_text",
 ]
 
 PREPROCESS = "processor/preprocess.json"
+FINISHED = "finished/"
+"""Folder of the engines that a device built. ``edgebig finish`` may have been ended in it at any point: files there
+that the manifest does not name are no part of the bundle."""
 _CHUNK = 1 << 20
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -45,6 +50,7 @@ class Bundle:
         self.path = path
         self.manifest = manifest
         self._checked: set[str] = set()
+        self._outside: dict[str, Path] = {}
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Bundle:
@@ -91,11 +97,27 @@ class Bundle:
         expected = self.manifest.files.get(name)
         if expected is None:
             raise BundleError(f"{self.path}: the manifest names no file {name!r}")
-        path = self.path / name
+        path = self._outside.get(name, self.path / name)
         if name not in self._checked:
             self._check(path, name, expected)
             self._checked.add(name)
         return path
+
+    def with_engine(self, part: str, engine: Engine, path: Path) -> Bundle:
+        """This bundle with one more engine, the first of the part, that lies at ``path`` outside it.
+
+        Its hash is taken now, and checked like every other when it is handed out. Nothing is written.
+
+        Raises:
+            OSError: the engine cannot be read.
+        """
+        chosen = self.part(part)
+        others = tuple(e for e in chosen.engines if e.path != engine.path)
+        parts = {**self.manifest.parts, part: replace(chosen, engines=(engine, *others))}
+        files = {**self.manifest.files, engine.path: hash_file(path)}
+        bundle = Bundle(self.path, replace(self.manifest, parts=parts, files=files))
+        bundle._outside = {**self._outside, engine.path: path}
+        return bundle
 
     def verify(self) -> None:
         """Checks every file against the manifest.
@@ -107,12 +129,13 @@ class Bundle:
         for name in self.manifest.files:
             self.file(name)
         extra = sorted(set(_files_below(self.path)) - set(self.manifest.files) - {MANIFEST})
+        extra = [name for name in extra if not name.startswith(FINISHED)]
         if extra:
             raise BundleError(f"{self.path}: {extra[0]} is not in the manifest: copy the bundle anew")
 
     def _check(self, path: Path, name: str, expected: File) -> None:
         try:
-            if not path.resolve().is_relative_to(self.path.resolve()):
+            if name not in self._outside and not path.resolve().is_relative_to(self.path.resolve()):
                 raise BundleError(f"{self.path}: {name} leads outside the bundle")
             if path.exists() and not path.is_file():
                 raise BundleError(f"{self.path}: {name} is not a regular file: copy the bundle anew")
@@ -186,8 +209,8 @@ class BundleWriter:
     def _commit(self, manifest: Manifest) -> Bundle:
         names = sorted(_files_below(self.folder))
         manifest = replace(manifest, files={name: hash_file(self.folder / name) for name in names})
-        text = json.dumps(manifest.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        manifest = Manifest.from_json(json.loads(text))  # what is written can be read
+        text = manifest_text(manifest)
+        manifest = Manifest.from_json(json.loads(text))
         (self.folder / MANIFEST).write_text(text, encoding="utf-8")
         for name in [*names, MANIFEST]:
             _sync(self.folder / name)
@@ -226,6 +249,17 @@ class BundleWriter:
     def _cannot(self, error: OSError) -> OutputError:
         advice = ": free some space and compile again" if error.errno in _FULL else ""
         return OutputError(f"cannot write {self.out}: {error.strerror or error}{advice}")
+
+
+def manifest_text(manifest: Manifest) -> str:
+    """The text of ``manifest.json``.
+
+    Raises:
+        BundleError: it could not be read again.
+    """
+    text = json.dumps(manifest.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    Manifest.from_json(json.loads(text))
+    return text
 
 
 def hash_file(path: Path) -> File:

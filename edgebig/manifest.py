@@ -12,7 +12,7 @@ from typing import Any
 from edgebig.errors import BundleError
 from edgebig.spec import TensorSpec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 
 
@@ -40,6 +40,12 @@ class File:
         return file
 
 
+BUILT = ("seconds", "device", "driver", "power_mode", "clocks", "software", "platform", "options", "graph", "time")
+"""What ``Engine.built`` may hold: seconds that the build took; name of the GPU or Jetson; version of its driver; power
+mode and state of the clocks (``locked``, ``free``); JetPack or L4T; operating system and processor; key of the build's
+options; SHA-256 of the graph; UTC time."""
+
+
 @dataclass(frozen=True)
 class Engine:
     """A built engine.
@@ -49,19 +55,40 @@ class Engine:
         kind: ``tensorrt``, ``tensorrt-rtx`` or ``onnxruntime`` (a graph optimized for one CPU architecture).
         version: the builder's version; an engine of TensorRT runs on that one alone.
         hardware: compute capabilities (``8.9``), or the CPU architecture (``x86_64``).
+        profiles: the sets of shapes that it was built for: each dynamic input's ``min``, ``opt`` and ``max``.
+        version_compatible: whether later versions of TensorRT run it too.
+        hardware_compatible: whether every GPU from compute capability 8.0 runs it.
+        dla: the deep learning accelerator core that it uses, if any.
+        built: how and where it was built, as plain data: information that may grow. :data:`BUILT` names what
+            edgebig writes.
     """
 
     path: str
     kind: str
     version: str
     hardware: tuple[str, ...]
+    profiles: tuple[dict[str, dict[str, list[int]]], ...] = ()
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+    dla: int | None = None
+    built: dict[str, Any] | None = None
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Engine:
         """The inverse of ``asdict``."""
-        _must_be(list, hardware=data["hardware"])
-        engine = cls(**{**data, "hardware": tuple(data["hardware"])})
+        profiles = data.get("profiles", [])
+        _must_be(list, hardware=data["hardware"], profiles=profiles)
+        engine = cls(**{**data, "hardware": tuple(data["hardware"]), "profiles": tuple(profiles)})
         _must_be(str, path=engine.path, kind=engine.kind, version=engine.version)
+        _must_be(bool, version_compatible=engine.version_compatible, hardware_compatible=engine.hardware_compatible)
+        for capability in engine.hardware:
+            _must_be(str, hardware=capability)
+        for profile in engine.profiles:
+            _must_be(dict, profiles=profile)
+        if engine.dla is not None:
+            _must_be(int, dla=engine.dla)
+        if engine.built is not None:
+            _must_be(dict, built=engine.built)
         return engine
 
 
@@ -77,10 +104,13 @@ class Part:
         precision: element counts of the graph's weights by number format.
         engines: engines built from ``graph``.
         profiles: for each dynamic input, its ``min``, ``opt`` and ``max`` shapes.
+        more_profiles: further sets of them that an engine is built for (prefill beside decode).
         original: the graph as it was before quantization and lowering, where kept.
         golden: ``.npz`` with arrays ``in.NAME.I`` and ``out.NAME.I``: inputs, and the original's outputs.
         calibration: JSON file with the ranges, where the part was calibrated.
         similarity: for each output, how near this part is to the original on the golden inputs.
+        sizes: ``weight_bytes``, ``activation_bytes`` (the most that lives at once, at the largest
+            shapes) and ``nodes``, as far as they are known: what a device's memory and build time are estimated from.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -91,10 +121,12 @@ class Part:
     precision: dict[str, int] = field(default_factory=dict)
     engines: tuple[Engine, ...] = ()
     profiles: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+    more_profiles: tuple[dict[str, dict[str, list[int]]], ...] = ()
     original: str | None = None
     golden: str | None = None
     calibration: str | None = None
     similarity: dict[str, dict[str, float]] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
 
     def files(self) -> list[str]:
         """The names of its files."""
@@ -104,9 +136,14 @@ class Part:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Part:
         """The inverse of ``asdict``."""
+        for name, size in data.get("sizes", {}).items():
+            _must_be(int, **{name: size})
+        more = data.get("more_profiles", [])
+        _must_be(list, more_profiles=more)
         return cls(
             **{
                 **data,
+                "more_profiles": tuple(more),
                 "inputs": tuple(_spec(s) for s in data["inputs"]),
                 "outputs": tuple(_spec(s) for s in data["outputs"]),
                 "engines": tuple(Engine.from_json(e) for e in data.get("engines", ())),

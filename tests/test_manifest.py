@@ -49,9 +49,9 @@ def open_after(tmp_path: Path, tamper: Callable[[dict[str, Any]], object]) -> Bu
     ("tamper", "message"),
     [
         (lambda d: d.pop("schema_version"), "has no schema_version: this is not a bundle of edgebig"),
-        (lambda d: d.update(schema_version=2), "schema version 2, this edgebig reads 1: update edgebig"),
-        (lambda d: d.update(schema_version=True), "schema version True, this edgebig reads 1"),
-        (lambda d: d.update(schema_version="1"), "schema version '1', this edgebig reads 1"),
+        (lambda d: d.update(schema_version=3), "schema version 3, this edgebig reads 2: update edgebig"),
+        (lambda d: d.update(schema_version=True), "schema version True, this edgebig reads 2"),
+        (lambda d: d.update(schema_version="1"), "schema version '1', this edgebig reads 2"),
         (lambda d: d.pop("created"), "damaged: .*created"),
         (lambda d: d.update(colour="red"), "damaged: .*colour"),
         (lambda d: d["parts"]["model"].update(graph=7), "damaged"),
@@ -76,7 +76,7 @@ def test_a_manifest_that_is_wrong_is_refused(
         (lambda text: b"[" * 200_000, r"manifest\.json is not JSON"),
         (lambda text: b"\xff\xfe{}", r"manifest\.json is not JSON"),
         (lambda text: b"[1]", "this is not a bundle of edgebig"),
-        (lambda text: text.replace(b'"schema_version": 1', b'"schema_version": 9, "schema_version": 1'), "a key twice"),
+        (lambda text: text.replace(b'"schema_version": 2', b'"schema_version": 9, "schema_version": 2'), "a key twice"),
     ],
 )
 def test_a_manifest_that_is_no_manifest_is_refused(
@@ -120,7 +120,19 @@ SPECS = st.builds(
     st.sampled_from(["float32", "int64", "bfloat16"]),
     st.lists(st.integers(0, 2**40) | NAMES | st.none(), max_size=4).map(tuple),
 )
-ENGINES = st.builds(Engine, PATHS, NAMES, NAMES, st.lists(NAMES, max_size=2).map(tuple))
+PROFILES = st.dictionaries(NAMES, st.dictionaries(NAMES, st.lists(st.integers(1), max_size=4)), max_size=2)
+ENGINES = st.builds(
+    Engine,
+    PATHS,
+    NAMES,
+    NAMES,
+    st.lists(NAMES, max_size=2).map(tuple),
+    profiles=st.lists(PROFILES, max_size=2).map(tuple),
+    version_compatible=st.booleans(),
+    hardware_compatible=st.booleans(),
+    dla=st.none() | st.integers(0, 1),
+    built=st.none() | st.dictionaries(NAMES, NAMES | st.integers(), max_size=2),
+)
 PARTS = st.builds(
     Part,
     inputs=st.lists(SPECS, max_size=2).map(tuple),
@@ -130,7 +142,9 @@ PARTS = st.builds(
     quantized=st.booleans(),
     precision=st.dictionaries(NAMES, st.integers(0)),
     engines=st.lists(ENGINES, max_size=2).map(tuple),
-    profiles=st.dictionaries(NAMES, st.dictionaries(NAMES, st.lists(st.integers(1), max_size=4)), max_size=2),
+    profiles=PROFILES,
+    more_profiles=st.lists(PROFILES, max_size=2).map(tuple),
+    sizes=st.dictionaries(NAMES, st.integers(0), max_size=2),
     original=st.none() | PATHS,
     golden=st.none() | PATHS,
     similarity=st.dictionaries(NAMES, st.dictionaries(NAMES, FLOATS, max_size=2), max_size=2),

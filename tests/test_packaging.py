@@ -112,7 +112,8 @@ import edgebig, edgebig.bundle, edgebig.runtime, edgebig.tasks
 for package in (edgebig.runtime, edgebig.tasks):
     for found in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         importlib.import_module(found.name)
-assert edgebig.load is edgebig.runtime.load
+import edgebig.loading
+assert edgebig.load is edgebig.loading.load
 stages = {{"edgebig." + name for name in ("source", "graph", "calibrate", "quantize", "build", "verify", "pipeline")}}
 print(json.dumps([edgebig.__file__, sorted({{*{ABSENT}, *stages, "click"}} & set(sys.modules))]))
 """

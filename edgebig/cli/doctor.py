@@ -79,7 +79,9 @@ def _machine_lines(facts: dict[str, Any]) -> list[str]:
         capability = f"compute capability {gpu['compute_capability']}"
         rows.append(["GPU", f"{gpu['name']}, {gpu['memory']}, {capability}, driver {gpu['driver']}"])
     if facts["jetson"] is not None:
-        rows.append(["Jetson", f"{facts['jetson']['model']}, L4T {facts['jetson']['l4t']}"])
+        jetson = facts["jetson"]
+        rows.append(["Jetson", f"{jetson['model']}, L4T {jetson['l4t']}, JetPack {jetson['jetpack']}"])
+        rows.append(["power mode", f"{jetson['power_mode']}, GPU clocks {jetson['clocks']}"])
     if not facts["gpus"] and facts["jetson"] is None:
         rows.append(["GPU", "none that nvidia-smi shows"])
     rows += [[name, _engine_text(found)] for name, found in facts["engines"].items()]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgebig.cli.extras import EXTRAS, absent_modules
+from edgebig.device.facts import jetpack_of, read_gpu_clocks, read_power_mode
 
 _EXTENSIONS = {  # Linux's flag in /proc/cpuinfo: the name that people know
     "avx2": "AVX2",
@@ -89,7 +90,9 @@ def _jetson() -> dict[str, str] | None:
     found = re.search(r"R(\d+).*?REVISION:\s*([\d.]+)", release)
     if not found and not re.search("jetson|orin|xavier|thor", model, re.IGNORECASE):
         return None
-    return {"model": model or "unknown", "l4t": f"{found[1]}.{found[2]}" if found else "unknown"}
+    l4t = f"{found[1]}.{found[2]}" if found else "unknown"
+    facts = {"jetpack": jetpack_of(l4t), "power_mode": read_power_mode(), "clocks": read_gpu_clocks()[0]}
+    return {"model": model or "unknown", "l4t": l4t, **{name: value or "unknown" for name, value in facts.items()}}
 
 
 def _engine(module: str) -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ from edgebig.cli.extras import missing_extra
 from edgebig.cli.interrupts import interrupts
 from edgebig.errors import EdgebigError
 
-_COMMANDS = ("compile", "run", "inspect", "bench", "eval", "debug", "targets", "recipes", "doctor")
+_COMMANDS = ("compile", "finish", "run", "inspect", "bench", "eval", "debug", "targets", "recipes", "doctor")
 _MODULES = {"eval": "evaluate"}
 _BROKEN_PIPE = 141
 _EPILOG = """\b
@@ -27,6 +27,7 @@ Examples:
   edgebig doctor                                      what this machine can do
   edgebig compile model.onnx -o model.bundle          for this machine's processor
   edgebig compile ./resnet50 -t l4 -p fp16 -o r.bundle
+  edgebig finish r.bundle                             on the device: builds the engine there
   edgebig run model.bundle -i image=cat.jpg
   edgebig bench model.bundle
 

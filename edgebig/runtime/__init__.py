@@ -24,7 +24,11 @@ __all__ = ["Candidate", "Latency", "Session", "available_backends", "bench", "go
 
 
 def load(
-    path: str | os.PathLike[str], *, part: str | None = None, prefer: str | None = None, threads: int | None = None
+    path: str | os.PathLike[str] | Bundle,
+    *,
+    part: str | None = None,
+    prefer: str | None = None,
+    threads: int | None = None,
 ) -> Session:
     """Opens the bundle at ``path`` on the best backend that this machine has.
 
@@ -32,7 +36,7 @@ def load(
     (``RuntimeWarning``) says when a bundle for an NVIDIA device runs on the CPU instead.
 
     Args:
-        path: the bundle's folder.
+        path: the bundle's folder, or an opened bundle.
         part: which of the model's graphs, for models with several (``encoder``, ``decoder``).
         prefer: the backend to use and no other (``onnxruntime-cpu``); by default the best that opens.
         threads: threads that one run uses on the CPU; by default as many as the engine finds cores.
@@ -44,7 +48,7 @@ def load(
         UsageError: ``threads`` is below 1.
     """
     _check_threads(threads)
-    bundle = Bundle.open(path)
+    bundle = path if isinstance(path, Bundle) else Bundle.open(path)
     chosen = bundle.part(part)
     candidates = available_backends(bundle, part)
     backend, taken, why = first_that_opens(bundle, candidates, prefer, threads)

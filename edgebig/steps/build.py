@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edgebig.build import (
     BuildOptions,
+    Built,
     EngineCache,
     Profile,
     build_engine,
@@ -70,23 +71,24 @@ def _build_ahead(part: PartWork, request: Request, writer: BundleWriter, graph: 
     def progress(phase: str, step: int, steps: int) -> None:
         notes.progress(f"{phase} {step}/{steps}")
 
-    def build(profiles: Mapping[str, Profile]) -> bytes:
+    def build(profiles: Mapping[str, Profile]) -> Built:
         sets = (profiles,) if profiles else ()
         kept = EngineCache(graph, rtx, sets, capabilities, BuildOptions())
         engine = kept.read()
-        if engine is None:
-            engine = build_engine(graph, rtx, profiles=sets, capabilities=capabilities, progress=progress).engine
-            kept.write(engine)
-        return engine
+        if engine is not None:
+            return Built(engine, 0.0)
+        built = build_engine(graph, rtx, profiles=sets, capabilities=capabilities, progress=progress)
+        kept.write(built.engine)
+        return built
 
     try:
-        data = build(part.profiles)
+        built = build(part.profiles)
     except BuildError as error:
         narrow = {n: Profile(p.opt, p.opt, p.opt) for n, p in part.profiles.items()}
         asked = set(request.recipe.shapes) & set(part.profiles)
         if asked or narrow == part.profiles or not part.profiles:
             raise
-        data = build(narrow)
+        built = build(narrow)
         part.profiles = narrow
         shapes = ", ".join(f"{n}:{'x'.join(map(str, p.opt))}" for n, p in narrow.items())
         notes.decline(
@@ -94,7 +96,11 @@ def _build_ahead(part: PartWork, request: Request, writer: BundleWriter, graph: 
         )
     names = ".".join(f"sm{c.replace('.', '')}" for c in capabilities)
     name = f"engines/{part.name}.{names}.engine"
-    writer.path(name).write_bytes(data)
-    part.engines = (Engine(name, rtx.name, rtx.version, capabilities),)
-    size = f"{len(data) / 1e6:.1f} MB"
+    writer.path(name).write_bytes(built.engine)
+    shapes_of = {n: p.to_json() for n, p in part.profiles.items()}
+    sets = (shapes_of,) if shapes_of else ()
+    # an engine from the cache was not built just now, and says nothing of the time
+    facts = {"seconds": round(built.seconds, 3)} if built.seconds else None
+    part.engines = (Engine(name, rtx.name, rtx.version, capabilities, profiles=sets, built=facts),)
+    size = f"{len(built.engine) / 1e6:.1f} MB"
     notes.note(f"{part.name}: engine of {size} for compute capability {', '.join(capabilities)}, {rtx}")

@@ -23,6 +23,7 @@ from edgebig.stages import StageNotes
 from edgebig.steps.gate import compare_stages, exact_graph, layers_of
 from edgebig.steps.layer_report import layer_report, layers_file, report_lines, write_report
 from edgebig.steps.pays import say_whether_it_pays
+from edgebig.steps.sizes import sizes_of
 from edgebig.steps.work import PartWork
 from edgebig.tasks.vision import from_huggingface
 from edgebig.verify import save_golden
@@ -87,6 +88,7 @@ def verify_part(part: PartWork, request: Request, writer: BundleWriter, notes: S
         golden=None if is_private else golden_file,
         calibration=ranges_file if part.calibration is not None else None,
         similarity={name: s.to_json() for name, s in found.original.items()},
+        sizes=sizes_of(graph, {name: profile.max for name, profile in part.profiles.items()}),
     )
 
 

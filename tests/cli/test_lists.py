@@ -76,7 +76,13 @@ def test_a_jetson_and_a_processor_are_recognized(monkeypatch: pytest.MonkeyPatch
     }
     monkeypatch.setattr(machine, "_read", lambda path: files.get(path, ""))
     found = machine.machine_facts()
-    assert found["jetson"] == {"model": "NVIDIA Jetson AGX Orin Developer Kit", "l4t": "36.4.3"}
+    assert found["jetson"] == {
+        "model": "NVIDIA Jetson AGX Orin Developer Kit",
+        "l4t": "36.4.3",
+        "jetpack": "6.2",
+        "power_mode": "unknown",
+        "clocks": "unknown",
+    }
     assert found["cpu"]["model"] == "ARMv8 Processor"
     assert found["cpu"]["extensions"] == ["NEON", "DOTPROD", "BF16"]
     assert found["memory"] == {"total_bytes": 65_536_000_000, "available_bytes": 61_440_000_000}

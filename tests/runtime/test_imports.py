@@ -12,14 +12,15 @@ _PROGRAM = """
 import json, sys, time
 import numpy
 start = time.perf_counter()
+import edgebig.loading
 import edgebig.runtime
 milliseconds = (time.perf_counter() - start) * 1e3
 edgebig = sys.modules["edgebig"]
-assert edgebig.load is edgebig.runtime.load and edgebig.Session is edgebig.runtime.Session
+assert edgebig.load is edgebig.loading.load and edgebig.Session is edgebig.runtime.Session
 print(json.dumps([milliseconds, sorted(sys.modules)]))
 """
 _HEAVY = "onnx onnx_ir onnxscript onnxruntime torch transformers optimum pydantic yaml click rich tensorrt tensorrt_rtx"
-_OURS = ["bundle", "errors", "manifest", "runtime", "spec"]
+_OURS = ["bundle", "errors", "loading", "manifest", "runtime", "spec"]
 
 
 def test_importing_the_runtime_is_quick_and_loads_numpy_alone() -> None:

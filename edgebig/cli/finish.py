@@ -1,0 +1,161 @@
+"""``edgebig finish``: builds a bundle's engine on the device that runs it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, TextIO
+
+import click
+
+from edgebig.cli.console import guarded_stdout, print_json
+from edgebig.cli.interrupts import interrupts
+
+if TYPE_CHECKING:
+    from edgebig.device.finish import Listener
+
+_EVERY = 10.0
+_EPILOG = """\b
+Examples:
+  edgebig finish resnet50.bundle                on a Jetson or a GPU host, once
+  edgebig finish resnet50.bundle --dry-run      says what is missing, how long it takes and how much memory
+  edgebig finish resnet50.bundle --force        builds anew, after a change of the power mode
+  EDGEBIG_ENGINES=/data/engines edgebig finish /opt/models/resnet50.bundle
+      a bundle that cannot be written: the engine goes to that folder, and 'edgebig run' finds it there
+
+It can be interrupted, or lose its power, at any time: the bundle stays whole, and what was timed is kept."""
+
+
+@click.command(epilog=_EPILOG, short_help="Builds BUNDLE's engine on this device.")
+@click.argument("bundle")
+@click.option("--part", metavar="NAME", help="One of the model's graphs alone; by default each.")
+@click.option("-n", "--dry-run", is_flag=True, help="Says what runs here and what is missing, and builds nothing.")
+@click.option("-f", "--force", is_flag=True, help="Builds also where an engine runs here already.")
+@click.option("--any-device", is_flag=True, help="Builds also for another compute capability than was compiled for.")
+@click.option(
+    "--min-sqnr", type=float, metavar="DB", help="Takes an engine whose outputs are this near the original's."
+)
+@click.option(
+    "--workspace", type=click.IntRange(min=1), metavar="MB", help="Memory that one layer may use for scratch."
+)
+@click.option("--level", type=click.IntRange(0, 5), help="0 builds fastest, 5 makes the fastest engine.")
+@click.option("--dla", type=click.IntRange(min=0), metavar="CORE", help="Deep learning accelerator to use (AGX Orin).")
+@click.option("--json", "as_json", is_flag=True, help="Prints one JSON object and nothing else on standard output.")
+@click.option("-q", "--quiet", is_flag=True, help="Prints only errors.")
+def command(
+    bundle: str,
+    part: str | None,
+    dry_run: bool,
+    force: bool,
+    any_device: bool,
+    min_sqnr: float | None,
+    workspace: int | None,
+    level: int | None,
+    dla: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Builds the engine that BUNDLE lacks on this device, checks it and puts it into the bundle.
+
+    The new engine answers the bundle's golden inputs first; one that differs from the original by more than the compile
+    saw is not taken, and the old one is kept. Where the bundle cannot be written the engine goes to a folder of yours.
+    """
+    from edgebig.build.options import BuildOptions
+    from edgebig.device.finish import finish
+
+    options = BuildOptions(
+        workspace_bytes=None if workspace is None else workspace << 20, optimization_level=level, dla_core=dla
+    )
+    if dry_run:
+        _dry_run(bundle, part, as_json)
+        return
+    with guarded_stdout() as stdout:
+        listener = _listener(sys.stderr if as_json else stdout, quiet)
+        try:
+            done = finish(
+                bundle,
+                part=part,
+                options=options,
+                force=force,
+                any_device=any_device,
+                min_sqnr=min_sqnr,
+                listener=listener,
+            )
+        finally:
+            interrupts.deferred = False
+    if as_json:
+        parts = {n: [asdict(e) for e in p.engines] for n, p in done.manifest.parts.items() if part in (None, n)}
+        print_json({"bundle": bundle, "engines": parts})
+
+
+def _dry_run(path: str, part: str | None, as_json: bool) -> None:
+    from edgebig.bundle import Bundle
+    from edgebig.device.facts import read_facts
+    from edgebig.device.preflight import machine_line, preflight
+    from edgebig.device.store import with_stored
+
+    bundle = Bundle.open(path)
+    bundle.part(part or next(iter(bundle.manifest.parts)))
+    with guarded_stdout():
+        facts = read_facts()
+        names = list(bundle.manifest.parts) if part is None else [part]
+        found = [preflight(with_stored(bundle, name, facts.machine), name, facts.machine) for name in names]
+    if as_json:
+        print_json({"bundle": path, "machine": facts.to_json(), "parts": {f.part: asdict(f) for f in found}})
+        return
+    click.echo(machine_line(facts.machine))
+    click.echo("\n".join(line for one in found for line in one.lines(path)))
+
+
+def _listener(stream: TextIO, quiet: bool) -> Listener:
+    from edgebig.device.finish import Listener
+
+    shown = _Shown(stream, quiet)
+    return Listener(shown.say, shown.progress, shown.begin)
+
+
+class _Shown:
+    """Lines for people: each thing done, and while an engine is built now and then how far it is."""
+
+    def __init__(self, stream: TextIO, quiet: bool) -> None:
+        self._stream, self._quiet = stream, quiet
+        self._start = self._told = time.monotonic()
+        self._expected: float | None = None
+
+    def say(self, line: str) -> None:
+        """A thing that was done."""
+        interrupts.deferred = False
+        interrupts.check()
+        self._write(line)
+
+    def begin(self, part: str, seconds: float | None) -> None:
+        """A build begins."""
+        self._start = self._told = time.monotonic()
+        self._expected = seconds
+        self._write(f"{part}: building" + (f", about {_span(seconds)} (an estimate)" if seconds is not None else ""))
+        interrupts.deferred = True
+
+    def progress(self, phase: str, done: int, steps: int) -> None:
+        """The builder's steps; a signal that came ends the build here."""
+        interrupts.check()
+        now = time.monotonic()
+        if now - self._told >= _EVERY:
+            self._told = now
+            spent = now - self._start
+            left = None if self._expected is None else max(self._expected - spent, 0)
+            about = "" if left is None else f", about {_span(left)} left" if left else ", longer than estimated"
+            self._write(f"  {_span(spent)}{about}: {phase} {done}/{steps}")
+
+    def _write(self, line: str) -> None:
+        if self._quiet:
+            return
+        try:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+        except BrokenPipeError:
+            self._quiet = True
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,285 @@
+"""Finishing: the device builds the engine that only it can build, once, and puts it into the bundle."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+from edgebig.build.flavour import Flavour, find_flavours
+from edgebig.build.options import BuildOptions
+from edgebig.build.profiles import Profile
+from edgebig.build.tensorrt import build_engine
+from edgebig.build.timing_cache import TimingCache
+from edgebig.bundle import FINISHED, MANIFEST, Bundle, Engine, Part, hash_file, manifest_text
+from edgebig.compatibility import Machine, sm
+from edgebig.device.facts import Facts, read_facts
+from edgebig.device.golden import OpenEngine, check_golden, open_engine
+from edgebig.device.locking import only_one
+from edgebig.device.preflight import Preflight, machine_line, preflight
+from edgebig.device.store import Store, engines_folder, sync_folder, with_stored, write_synced
+from edgebig.errors import BackendError, OutputError, TargetError, UsageError
+
+Say = Callable[[str], None]
+Progress = Callable[[str, int, int], None]
+"""Called with the builder's phase, the steps done and the number of steps."""
+
+_SPARE = 16 << 20
+
+
+@dataclass(frozen=True)
+class Listener:
+    """What hears of a finish.
+
+    Attributes:
+        say: takes a line for each thing done.
+        progress: takes the builder's steps.
+        begin: told before a build of a part, with the seconds that it may take where they are known.
+    """
+
+    say: Say = lambda line: None
+    progress: Progress = lambda phase, done, steps: None
+    begin: Callable[[str, float | None], None] = lambda part, seconds: None
+
+
+def finish(
+    path: str | os.PathLike[str],
+    *,
+    part: str | None = None,
+    options: BuildOptions | None = None,
+    force: bool = False,
+    any_device: bool = False,
+    min_sqnr: float | None = None,
+    listener: Listener | None = None,
+    facts: Facts | None = None,
+    opened: OpenEngine = open_engine,
+) -> Bundle:
+    """Builds the engines that a bundle lacks for this machine.
+
+    Every file of the bundle is checked first. Of several processes one builds, the others wait and find its engine.
+    A new engine is compared with the bundle's evidence before it takes the old one's place. Whenever the process ends,
+    also by a loss of power, the bundle is whole: the old one or the new one. What was timed is kept.
+
+    Args:
+        path: the bundle's folder. Where it cannot be written the engine goes to
+            :func:`edgebig.device.store.engines_folder`.
+        part: one of the model's graphs; by default each.
+        options: settings of the builder.
+        force: build also where an engine runs here already.
+        any_device: build also for another compute capability than the bundle's target has.
+        min_sqnr: what the engine's outputs must reach, in decibels, instead of what the compile's evidence asks.
+        listener: told of what happens.
+        facts: the machine; looked at here by default.
+        opened: opens the new engine for the comparison.
+
+    Returns:
+        The bundle with the engines that run here.
+
+    Raises:
+        BundleError: not a bundle, or a damaged one.
+        UsageError: the bundle is for a processor.
+        BackendError: no TensorRT or no GPU is here, or the new engine does not run.
+        TargetError: the bundle is for another compute capability.
+        BuildError: the builder refuses the graph.
+        AccuracyError: the new engine differs; the old one is kept.
+        OutputError: the disk is full, or neither the bundle nor the folder for engines can be written.
+    """
+    listener, options = listener or Listener(), options or BuildOptions()
+    bundle = Bundle.open(path)
+    names = list(bundle.manifest.parts) if part is None else [part]
+    bundle.part(names[0])
+    facts = facts or read_facts()
+    flavour = check_machine(bundle, facts, any_device)
+    listener.say(machine_line(facts.machine))
+    waiting = f"another process is finishing {bundle.path}: waiting for it"
+    fallback = engines_folder() / f"{re.sub(r'[^A-Za-z0-9]+', '-', str(bundle.path.resolve()))[-100:]}.lock"
+    with only_one(bundle.path, fallback, lambda: listener.say(waiting)):
+        bundle = Bundle.open(path)
+        bundle.verify()
+        for name in names:
+            whole = with_stored(bundle, name, facts.machine)
+            found = preflight(whole, name, facts.machine)
+            if found.fitting is not None and not force:
+                listener.say(f"{name}: {found.fitting.path} runs here: nothing to build")
+                bundle = whole
+                continue
+            bundle = _Finishing(bundle, name, flavour, options, facts, listener).run(found, opened, min_sqnr)
+    return bundle
+
+
+def check_machine(bundle: Bundle, facts: Facts, any_device: bool) -> Flavour:
+    """The TensorRT that builds here.
+
+    Raises:
+        UsageError, BackendError, TargetError: as :func:`finish`.
+    """
+    target, machine = bundle.manifest.target, facts.machine
+    wanted = target.get("compute_capability")
+    if wanted is None:
+        raise UsageError(f"{bundle.path} is for {target.get('name')}, a processor: it needs no finishing")
+    if machine.capability is None:
+        raise BackendError(
+            f"cannot finish {bundle.path} here: {facts.problem or 'no GPU is seen'}: finish it on the device"
+        )
+    flavour = next((f for f in find_flavours() if machine.version_of(f.name)), None)
+    if flavour is None:
+        raise BackendError(
+            f"cannot finish {bundle.path} here: no TensorRT is installed for this Python: JetPack brings one (make the "
+            'environment with --system-site-packages); elsewhere pip install tensorrt, or "edgebig[rtx]"'
+        )
+    if machine.capability != wanted and not any_device:
+        raise TargetError(
+            f"{bundle.path} was compiled for {target.get('name')} ({sm(str(wanted))}), this machine is "
+            f"{machine_line(machine)}: compile it for this device, or build all the same with --any-device"
+        )
+    return flavour
+
+
+class _Finishing:
+    """One part of a bundle whose engine is built; the lock is held."""
+
+    def __init__(
+        self, bundle: Bundle, part: str, flavour: Flavour, options: BuildOptions, facts: Facts, listener: Listener
+    ) -> None:
+        self.bundle, self.name, self.part = bundle, part, bundle.part(part)
+        self.flavour, self.options, self.facts, self.listener = flavour, options, facts, listener
+        self.machine: Machine = facts.machine
+        own = bundle.path / FINISHED
+        self.is_writable = is_writable(bundle.path) and (not own.exists() or is_writable(own))
+
+    def run(self, found: Preflight, opened: OpenEngine, min_sqnr: float | None) -> Bundle:
+        """Builds, compares, and puts the engine into its place."""
+        engine = self._planned()
+        final = self._final(engine)
+        self._check_space(final.parent, found)
+        try:
+            built = self._build(found)
+            engine = replace(engine, built={**(engine.built or {}), "seconds": round(built[1], 3)})
+            trial = final.with_name(f".{final.name}.trial")
+            try:
+                write_synced(trial, built[0])
+                del built
+                view = self.bundle.with_engine(self.name, engine, trial)
+                self.listener.say(check_golden(view, self.name, engine, opened, min_sqnr))
+                os.replace(trial, final)
+                sync_folder(final.parent)
+            finally:
+                with suppress(OSError):
+                    trial.unlink()
+            return self._publish(engine, final)
+        except OSError as error:
+            advice = ": free some space and run it again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+            raise OutputError(f"cannot write {final.parent}: {error.strerror or error}{advice}") from error
+
+    def _planned(self) -> Engine:
+        capability = str(self.machine.capability)
+        plain = f"{self.name}.{self.flavour.name}-{self.flavour.version}.{sm(capability)}"
+        path = f"{FINISHED}{plain}.{datetime.now(timezone.utc):%Y%m%dT%H%M%S%f}.engine"
+        return Engine(
+            path=path,
+            kind=self.flavour.name,
+            version=self.flavour.version,
+            hardware=(capability,),
+            profiles=tuple(s for s in (self.part.profiles, *self.part.more_profiles) if s),
+            version_compatible=self.options.version_compatible,
+            hardware_compatible=self.options.hardware_compatible,
+            dla=self.options.dla_core,
+            built={
+                **self.facts.built(),
+                "options": self.options.key(),
+                "graph": self.bundle.manifest.files[self.part.graph].sha256,
+                "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            },
+        )
+
+    def _final(self, engine: Engine) -> Path:
+        if self.is_writable:
+            return self.bundle.path / engine.path
+        final = Store(self.bundle).place(self.name, engine, self.machine.device)
+        with suppress(OSError):
+            final.parent.mkdir(parents=True, exist_ok=True)
+        if not is_writable(final.parent):
+            raise OutputError(
+                f"cannot write {self.bundle.path}, nor {engines_folder()}: make one of them writable, or name another "
+                "folder with EDGEBIG_ENGINES"
+            )
+        self.listener.say(f"{self.bundle.path} cannot be written: the engine goes to {final.parent}")
+        return final
+
+    def _check_space(self, folder: Path, found: Preflight) -> None:
+        needed = found.weight_bytes + found.weight_bytes // 8 + _SPARE if found.weight_bytes else 0
+        exists = next(f for f in (folder, *folder.parents) if f.is_dir())
+        free = shutil.disk_usage(exists).free
+        if free < needed:
+            raise OutputError(
+                f"cannot write {folder}: the engine may need {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free: "
+                "free some space and run it again"
+            )
+
+    def _build(self, found: Preflight) -> tuple[bytes, float]:
+        self.listener.begin(self.name, found.seconds)
+        capability = str(self.machine.capability)
+        device = f"{self.machine.device}, {capability}"
+        built = build_engine(
+            self.bundle.path / self.part.graph,
+            self.flavour,
+            profiles=_profiles(self.part),
+            options=self.options,
+            capabilities=(capability,) if self.flavour.builds_ahead else (),
+            timing_cache=TimingCache.open(engines_folder() / "timing", self.flavour, device, self.options),
+            progress=self.listener.progress,
+        )
+        size = f"{len(built.engine) / 1e6:.1f} MB"
+        self.listener.say(f"{self.name}: {self.flavour} built {size} for {sm(capability)} in {built.seconds:.1f} s")
+        return built.engine, built.seconds
+
+    def _publish(self, engine: Engine, final: Path) -> Bundle:
+        if not self.is_writable:
+            Store(self.bundle).add(self.name, engine, final)
+            Store(self.bundle).clean()
+            return self.bundle.with_engine(self.name, engine, final)
+        replaced = [e for e in self.part.engines if self._is_replaced_by(e, engine)]
+        kept = tuple(e for e in self.part.engines if e not in replaced)
+        gone = {e.path for e in replaced}
+        files = {name: file for name, file in self.bundle.manifest.files.items() if name not in gone}
+        manifest = replace(
+            self.bundle.manifest,
+            parts={**self.bundle.manifest.parts, self.name: replace(self.part, engines=(engine, *kept))},
+            files={**files, engine.path: hash_file(final)},
+        )
+        write_synced(self.bundle.path / FINISHED / MANIFEST, manifest_text(manifest).encode())
+        os.replace(self.bundle.path / FINISHED / MANIFEST, self.bundle.path / MANIFEST)
+        sync_folder(self.bundle.path)
+        bundle = Bundle.open(self.bundle.path)
+        clean(bundle)
+        self.listener.say(f"{self.name}: {engine.path} is in the bundle")
+        return bundle
+
+    def _is_replaced_by(self, old: Engine, new: Engine) -> bool:
+        """Engines that came with the bundle stay; a device's own are replaced by its next one."""
+        same = (old.kind, old.hardware, old.dla) == (new.kind, new.hardware, new.dla)
+        return old.path.startswith(FINISHED) and same
+
+
+def clean(bundle: Bundle) -> None:
+    """Removes what an interrupted finish left in ``finished/``. The lock is held."""
+    for file in (bundle.path / FINISHED).glob("*"):
+        if f"{FINISHED}{file.name}" not in bundle.manifest.files:
+            with suppress(OSError):
+                file.unlink()
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether files can be made there; on a read-only file system not even by root."""
+    return os.access(folder, os.W_OK | os.X_OK)
+
+
+def _profiles(part: Part) -> Sequence[dict[str, Profile]]:
+    sets = [s for s in (part.profiles, *part.more_profiles) if s]
+    return [{n: Profile(tuple(p["min"]), tuple(p["opt"]), tuple(p["max"])) for n, p in s.items()} for s in sets]

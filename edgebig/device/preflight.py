@@ -1,0 +1,103 @@
+"""Says in plain words whether a bundle's engines run here, and what building one will take. Nothing is deserialized."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgebig.bundle import Bundle, Engine, Part
+from edgebig.compatibility import Machine, engine_fits, engine_notes, short, sm
+
+_NVIDIA = ("tensorrt", "tensorrt-rtx")
+_CONTEXT_BYTES = 500 << 20
+"""What CUDA's context and TensorRT's kernels take beside an engine: a rough figure, not measured here."""
+
+_SECONDS_A_NODE = {"tensorrt-rtx": 0.01, "tensorrt": 0.5}
+"""Rough: TensorRT times several kernels for each layer on the device, TensorRT-RTX times none."""
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What is known of one part before anything is built or loaded.
+
+    Attributes:
+        part: its name.
+        fitting: the first engine that runs here; ``None`` where none does.
+        refused: for each other engine, why not.
+        notes: what to know of the one that fits.
+        builder: ``tensorrt`` or ``tensorrt-rtx``, whichever would build here; ``None`` where neither is installed.
+        weight_bytes, activation_bytes: of the graph, as far as the bundle says.
+        memory_bytes: an estimate of the memory that a session takes; ``None`` where the bundle has no figures.
+        seconds: an estimate of the build's time; ``None`` where the bundle has no figures.
+        basis: what the estimate of the time is based on.
+    """
+
+    part: str
+    fitting: Engine | None
+    refused: tuple[str, ...]
+    notes: tuple[str, ...]
+    builder: str | None
+    weight_bytes: int | None = None
+    activation_bytes: int | None = None
+    memory_bytes: int | None = None
+    seconds: float | None = None
+    basis: str = ""
+
+    def lines(self, path: str) -> list[str]:
+        """For people; ``path`` is the bundle's, for the command to type."""
+        name = f"{self.part}: "
+        if self.fitting is not None:
+            found = [f"{name}{self.fitting.path} runs here", *(f"{name}{note}" for note in self.notes)]
+        else:
+            why = list(self.refused) or ["no engine yet"]
+            found = [f"{name}{reason}: run 'edgebig finish {path}'" for reason in why]
+        if self.memory_bytes is not None:
+            found.append(f"{name}about {self.memory_bytes / 1e6:.0f} MB of memory to run (an estimate)")
+        if self.fitting is None and self.seconds is not None:
+            found.append(f"{name}about {self.seconds:.0f} s to build (an estimate from {self.basis})")
+        return found
+
+
+def preflight(bundle: Bundle, name: str, machine: Machine) -> Preflight:
+    """What is known of one part on this machine."""
+    part = bundle.part(name)
+    engines = [engine for engine in part.engines if engine.kind in _NVIDIA]
+    fitting = next((engine for engine in engines if not engine_fits(engine, machine)), None)
+    builder = next((kind for kind in _NVIDIA if machine.version_of(kind)), None)
+    weights = part.sizes.get("weight_bytes")
+    activations = part.sizes.get("activation_bytes")
+    known = None if weights is None else weights + (activations or 0) + _CONTEXT_BYTES
+    seconds, basis = _build_seconds(part, builder)
+    return Preflight(
+        part=name,
+        fitting=fitting,
+        refused=tuple(reason for engine in engines if (reason := engine_fits(engine, machine))),
+        notes=() if fitting is None else engine_notes(fitting, machine),
+        builder=builder,
+        weight_bytes=weights,
+        activation_bytes=activations,
+        memory_bytes=known,
+        seconds=seconds,
+        basis=basis,
+    )
+
+
+def machine_line(machine: Machine) -> str:
+    """The machine in one line: ``Jetson AGX Orin (sm_87), TensorRT 10.3``."""
+    gpu = f"{machine.device or 'GPU'} ({sm(machine.capability)})" if machine.capability else "no GPU"
+    engines = [
+        f"{title} {short(version)}"
+        for title, version in (("TensorRT", machine.tensorrt), ("TensorRT-RTX", machine.tensorrt_rtx))
+        if version is not None
+    ]
+    return f"{gpu}, {' and '.join(engines) or 'no TensorRT'}"
+
+
+def _build_seconds(part: Part, builder: str | None) -> tuple[float | None, str]:
+    for engine in part.engines:
+        seconds = (engine.built or {}).get("seconds")
+        if engine.kind == builder and isinstance(seconds, (int, float)):
+            return float(seconds), "an earlier build"
+    nodes = part.sizes.get("nodes")
+    if builder is None or nodes is None:
+        return None, ""
+    return 5 + nodes * _SECONDS_A_NODE[builder], "the graph's size alone"

@@ -1,0 +1,111 @@
+"""Where finished engines of bundles lie that cannot be written: a folder of the user, checked by hash like a bundle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+from edgebig.bundle import MANIFEST, Bundle, Engine, File, hash_file
+from edgebig.compatibility import Machine, engine_fits
+from edgebig.errors import BundleError, OutputError
+
+
+def engines_folder() -> Path:
+    """``EDGEBIG_ENGINES``, or ``edgebig/engines`` in the user's cache folder."""
+    named = os.environ.get("EDGEBIG_ENGINES")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgebig" / "engines"
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Writes a file in one step, synced to the disk: afterwards there is the old one or the new one, whole.
+
+    Raises:
+        OSError: it cannot be written; nothing is left of it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".", suffix=".partial", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(name)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames in a folder survive a loss of power."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class Store:
+    """The finished engines of one bundle, keyed by its manifest's hash, the part, the device and TensorRT's version."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        digest = hashlib.sha256((bundle.path / MANIFEST).read_bytes()).hexdigest()
+        self.folder = engines_folder() / digest[:32]
+
+    def place(self, part: str, engine: Engine, device: str) -> Path:
+        """Where an engine of this kind, version, capability and device lies."""
+        key = json.dumps([part, engine.kind, engine.version, engine.hardware, engine.dla, device])
+        return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.engine"
+
+    def find(self, part: str, machine: Machine) -> tuple[Engine, Path] | None:
+        """The first engine that fits the machine and whose hash is the one that was recorded."""
+        for record in sorted(self.folder.glob("*.json")):
+            try:
+                data = json.loads(record.read_text(encoding="utf-8"))
+                engine, expected = Engine.from_json(data["engine"]), File.from_json(data["file"])
+                path = record.with_suffix(".engine")
+                if data["part"] == part and not engine_fits(engine, machine) and hash_file(path) == expected:
+                    return engine, path
+            except (OSError, ValueError, KeyError, TypeError):
+                continue  # cut short or removed: it is built again
+        return None
+
+    def add(self, part: str, engine: Engine, path: Path) -> None:
+        """Records an engine that was written to its place and has passed its check.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
+        record = {"part": part, "engine": asdict(engine), "file": asdict(hash_file(path))}
+        try:
+            write_synced(path.with_suffix(".json"), json.dumps(record, indent=1).encode())
+        except OSError as error:
+            raise OutputError(f"cannot write {path.parent}: {error.strerror}") from error
+
+    def clean(self) -> None:
+        """Removes what an interrupted finish left; the bundle's lock is held."""
+        for file in self.folder.glob(".*"):
+            with suppress(OSError):
+                file.unlink()
+
+
+def with_stored(bundle: Bundle, part: str, machine: Machine) -> Bundle:
+    """The bundle, with the engine that the store holds for this machine before its own; itself where there is none.
+
+    Raises:
+        BundleError: the manifest cannot be read any more.
+    """
+    try:
+        found = Store(bundle).find(part, machine)
+    except OSError as error:
+        raise BundleError(f"cannot read {bundle.path / MANIFEST}: {error.strerror}") from error
+    return bundle if found is None else bundle.with_engine(part, *found)

@@ -1,0 +1,61 @@
+"""Preflight: plain words on what runs here, without loading anything."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny
+
+from edgebig.bundle import Bundle, Engine
+from edgebig.compatibility import Machine
+from edgebig.device.preflight import machine_line, preflight
+
+THOR = Machine(tensorrt="11.4.1", capability="11.0", device="NVIDIA Jetson AGX Thor Developer Kit", is_jetson=True)
+
+
+def bundle_with(path: Path, *engines: Engine, **sizes: int) -> Bundle:
+    bundle = tiny.write_bundle(path, {"model": tiny.mlp()}, target=tiny.L4_TARGET)
+    part = replace(bundle.part(), engines=engines, sizes=sizes)
+    return Bundle(bundle.path, replace(bundle.manifest, parts={"model": part}))
+
+
+def test_an_engine_of_another_machine(tmp_path: Path) -> None:
+    found = preflight(bundle_with(tmp_path / "b", Engine("e", "tensorrt", "10.3.0", ("8.7",))), "model", THOR)
+    assert found.fitting is None and found.builder == "tensorrt"
+    assert found.lines("b.bundle") == [
+        "model: built for TensorRT 10.3 on sm_87; this machine has 11.4 on sm_110: run 'edgebig finish b.bundle'"
+    ]
+
+
+def test_no_engine_yet_with_estimates(tmp_path: Path) -> None:
+    bundle = bundle_with(tmp_path / "b", weight_bytes=100_000_000, activation_bytes=20_000_000, nodes=100)
+    found = preflight(bundle, "model", THOR)
+    assert found.memory_bytes == 120_000_000 + (500 << 20)
+    assert found.seconds == pytest.approx(55)
+    assert found.lines("b.bundle") == [
+        "model: no engine yet: run 'edgebig finish b.bundle'",
+        "model: about 644 MB of memory to run (an estimate)",
+        "model: about 55 s to build (an estimate from the graph's size alone)",
+    ]
+
+
+def test_an_earlier_build_is_the_better_estimate(tmp_path: Path) -> None:
+    old = Engine("e", "tensorrt", "10.3.0", ("8.7",), built={"seconds": 431.5})
+    found = preflight(bundle_with(tmp_path / "b", old, nodes=100), "model", THOR)
+    assert (found.seconds, found.basis) == (431.5, "an earlier build")
+
+
+def test_an_engine_that_runs_here(tmp_path: Path) -> None:
+    fits = Engine("e", "tensorrt", "11.4.1", ("11.0",), built={"device": "another Thor"})
+    found = preflight(bundle_with(tmp_path / "b", fits), "model", THOR)
+    assert found.fitting == fits and found.refused == ()
+    first, note = found.lines("b.bundle")
+    assert first == "model: e runs here"
+    assert note.startswith("model: built on another Thor, this is NVIDIA Jetson AGX Thor")
+
+
+def test_the_machine_in_a_line() -> None:
+    assert machine_line(THOR) == "NVIDIA Jetson AGX Thor Developer Kit (sm_110), TensorRT 11.4"
+    assert machine_line(Machine()) == "no GPU, no TensorRT"
