@@ -33,6 +33,7 @@ def compile(
     opt_shapes: str | Mapping[str, Shape] | None = None,
     max_shapes: str | Mapping[str, Shape] | None = None,
     freeze: Mapping[str, int | float | bool] | None = None,
+    capabilities: Sequence[str] | None = None,
     example_inputs: Mapping[str, Any] | Sequence[Any] | None = None,
     keep_original: bool | None = None,
     force: bool = False,
@@ -52,6 +53,7 @@ def compile(
         shapes: fixed input shapes, as ``name:1x3x224x224,other:1x16`` or a mapping.
         min_shapes, opt_shapes, max_shapes: the range of shapes instead, each in the same form.
         freeze: inputs that become constants, with their values.
+        capabilities: compute capabilities that one engine is to serve, as ``("8.6", "8.9")``.
         example_inputs: for a module: its inputs, by parameter name or in order; their first axis becomes dynamic.
         keep_original: whether the bundle also carries the graph before quantization.
         force: replaces a bundle that is at ``out``.
@@ -63,7 +65,8 @@ def compile(
     Raises:
         EdgebigError: see :mod:`edgebig.errors`; nothing is left at ``out``.
     """
-    overrides = {"precision": precision, "task": task, "freeze": freeze, "keep_original": keep_original}
+    overrides: dict[str, Any] = {"precision": precision, "task": task, "freeze": freeze, "capabilities": capabilities}
+    overrides["keep_original"] = keep_original
     wanted = Shapes(shapes, min_shapes, opt_shapes, max_shapes)
     request = steps.with_plan(Request.resolve(recipe, target, calibration, wanted, overrides))
     check_precision(request.target, request.recipe.precision)

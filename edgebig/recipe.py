@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -119,6 +119,8 @@ class Recipe(BaseModel):
             with ``evaluation``, in the metric's unit. Beyond it a compile fails; ``auto`` searches within it.
         search_minutes: after which the search of ``auto`` takes the best plan so far.
         evaluation: labelled data to measure the loss with.
+        capabilities: compute capabilities that one engine is to serve, the target's own among them; that one alone
+            by default.
         plan: a file with the format of each layer, as a bundle's ``evidence/PART.plan.json``; edited by hand or not.
     """
 
@@ -145,6 +147,7 @@ class Recipe(BaseModel):
     max_drop: float | None = Field(default=None, ge=0)
     search_minutes: float | None = Field(default=None, gt=0)
     evaluation: EvaluationRecipe = EvaluationRecipe()
+    capabilities: tuple[Annotated[str, Field(pattern=r"^\d+\.\d$")], ...] = ()
     plan: str | None = None
 
     @field_validator("shapes", mode="before")

@@ -85,8 +85,18 @@ class Request:
         freeze = {**base.freeze, **changes.pop("freeze", {})}
         merged = base.changed(**changes, freeze=freeze, shapes={**base.shapes, **asked})
         chosen = target if isinstance(target, Target) else Target.load(target or merged.target or "cpu")
+        _check_capabilities(merged.capabilities, chosen)
         insisted = frozenset({*asked, *(set(overrides.get("freeze") or {}))})
         return cls(merged, chosen, data if data is not None else merged.calibration.data, insisted)
+
+
+def _check_capabilities(capabilities: tuple[str, ...], target: Target) -> None:
+    if capabilities and target.engine != "ahead":
+        raise UsageError(f"capabilities are for engines that are built ahead, not for {target.name}: leave them out")
+    if capabilities and target.compute_capability not in capabilities:
+        raise UsageError(
+            f"capabilities {', '.join(capabilities)} lack {target.name}'s own, {target.compute_capability}: add it"
+        )
 
 
 def _shapes(value: str | Mapping[str, Shape] | None) -> dict[str, Shape]:

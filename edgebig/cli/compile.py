@@ -92,6 +92,7 @@ def _number(text: str) -> int | float | bool | None:
     callback=_frozen,
     help="Makes an input a constant (sr=16000); repeatable.",
 )
+@click.option("--capabilities", metavar="LIST", help="Compute capabilities that one engine is to serve: 8.6,8.9.")
 @click.option("--keep-original", is_flag=True, help="Keeps the float32 graph too, so that 'bench' can compare.")
 @click.option("-f", "--force", is_flag=True, help="Replaces a bundle that is already there.")
 @click.option("--json", "as_json", is_flag=True, help="Prints one JSON object and nothing else on standard output.")
@@ -112,6 +113,7 @@ def command(
     opt_shapes: str | None,
     max_shapes: str | None,
     freeze: dict[str, int | float | bool] | None,
+    capabilities: str | None,
     keep_original: bool,
     force: bool,
     as_json: bool,
@@ -145,6 +147,7 @@ def command(
             opt_shapes=opt_shapes,
             max_shapes=max_shapes,
             freeze=freeze,
+            capabilities=[c.strip() for c in capabilities.split(",")] if capabilities else None,
             keep_original=keep_original or None,
             force=force,
             listener=_watched(listener),

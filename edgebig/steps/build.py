@@ -65,7 +65,7 @@ def _build_host(part: PartWork, request: Request, writer: BundleWriter, work: Pa
 
 
 def _build_ahead(part: PartWork, request: Request, writer: BundleWriter, graph: Path, notes: StageNotes) -> None:
-    capabilities = (str(request.target.compute_capability),)
+    capabilities = request.recipe.capabilities or (str(request.target.compute_capability),)
     rtx = find_flavour("tensorrt-rtx")
 
     def progress(phase: str, step: int, steps: int) -> None:

@@ -8,9 +8,12 @@ from typing import Any
 import onnx
 import pytest
 import tiny
+from click.testing import CliRunner
 
 import edgebig
 from edgebig.build import BuildOptions, EngineCache, Flavour, Profile, find_flavour
+from edgebig.cli.compile import command
+from edgebig.errors import RecipeError, UsageError
 from edgebig.steps import build as step
 
 
@@ -49,6 +52,24 @@ def test_a_second_compile_does_not_build(folder: Path, tmp_path: Path, monkeypat
     monkeypatch.setenv("EDGEBIG_CACHE", "off")
     engine("g")
     assert len(builds) == 6
+
+
+def test_one_engine_for_several_capabilities(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx_bindings")
+    onnx.save(tiny.mlp(), tmp_path / "mlp.onnx")
+    asked = ["-t", "l4", "--capabilities", "8.6, 8.9", "-o", str(tmp_path / "a")]
+    run = CliRunner().invoke(command, [str(tmp_path / "mlp.onnx"), *asked])
+    assert run.exit_code == 0, run.output
+    (engine,) = edgebig.Bundle.open(tmp_path / "a").part().engines
+    assert engine.hardware == ("8.6", "8.9") and engine.path == "engines/model.sm86.sm89.engine"
+    for target, wanted, message in (
+        ("l4", ["8.6"], "lack l4's own, 8.9: add it"),
+        ("cpu", ["8.9"], "not for cpu: leave them out"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            edgebig.compile(tmp_path / "mlp.onnx", out=tmp_path / "b", target=target, capabilities=wanted)
+    with pytest.raises(RecipeError, match=r"capabilities\.0"):
+        edgebig.compile(tmp_path / "mlp.onnx", out=tmp_path / "b", target="l4", capabilities=["sm89"])
 
 
 def test_each_part_of_the_request_and_the_weights_beside_the_graph_count(folder: Path, tmp_path: Path) -> None:
