@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import onnxruntime as ort
-
-from edgebig.build.fuse_biases import fuse_biases
 from edgebig.errors import BuildError
 
 _EXTERNAL_ABOVE = 1 << 30
@@ -31,6 +28,11 @@ def optimize_for_cpu(graph: Path, out: Path) -> str:
     Raises:
         BuildError: ONNX Runtime refuses the graph.
     """
+    # a Jetson that finishes a bundle imports this package, and has neither of them
+    import onnxruntime as ort
+
+    from edgebig.build.fuse_biases import fuse_biases
+
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.optimized_model_filepath = str(out)
