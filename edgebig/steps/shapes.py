@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,10 +14,14 @@ from edgebig.recipe import ShapeRange
 from edgebig.source import SourcePart
 from edgebig.spec import TensorSpec
 from edgebig.stages import StageNotes
+from edgebig.steps.sizes import sizes_of
 from edgebig.steps.work import Sample
 
 _LARGEST = 1 << 30
 """Bytes of weights above which trials would take too long."""
+
+_MOST = 2 << 30
+"""Bytes of activations, in float32, of a trial: larger shapes are not guessed, but can be asked for."""
 
 
 def choose_profiles(
@@ -40,6 +45,12 @@ def choose_profiles(
     with executor:
 
         def trial(shapes: Mapping[str, tuple[int, ...]]) -> str:
+            if any(
+                name in guessed and math.prod(shape) > math.prod(guessed[name].opt) for name, shape in shapes.items()
+            ):
+                needed = sizes_of(graph, shapes).get("activation_bytes", 0)
+                if needed > _MOST:
+                    return f"its activations take {needed / 1e9:.1f} GB there"
             try:
                 executor.run(_feeds(inputs, shapes, example))
             except GraphError as error:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from engines import rtx_engine
 from nets import net, node, normal
 
-from edgebig.build import Profile, build_engine, derive_profiles
+from edgebig.build import Profile, derive_profiles
 from edgebig.errors import BuildError
 from edgebig.graph import Graph
 from edgebig.source import SourcePart
@@ -69,8 +70,8 @@ def test_shapes_are_moved_until_the_builder_takes_them(
     pytest.importorskip("tensorrt_rtx_bindings")
     graph.save(tmp_path / "model.onnx")
     with pytest.raises(BuildError):
-        build_engine(tmp_path / "model.onnx", ("8.9",), careless)
-    assert len(build_engine(tmp_path / "model.onnx", ("8.9",), found)) > 1000
+        rtx_engine(tmp_path / "model.onnx", "8.9", careless)
+    assert len(rtx_engine(tmp_path / "model.onnx", "8.9", found)) > 1000
 
 
 def test_a_graph_without_dynamic_axes_is_not_tried() -> None:
@@ -83,3 +84,18 @@ def test_where_nothing_computes_the_guess_stays_and_is_told() -> None:
     found, notes = chosen(graph)
     assert found == derive_profiles(graph.inputs, {}, {})
     assert "computes at none of the shapes" in notes.declined[0]
+
+
+def test_shapes_whose_activations_are_too_large_are_not_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = net(
+        [node("Unsqueeze", "x two", "a"), node("Unsqueeze", "x one", "b"), node("Mul", "a b", "y")],
+        {"x": ["batch", "sequence"]},
+        ["y"],
+        {"one": np.array([1]), "two": np.array([2])},
+    )
+    assert chosen(graph)[0]["x"].max == (8, 512)
+    # y of one row and 200 columns takes 160 kB
+    monkeypatch.setattr("edgebig.steps.shapes._MOST", 200 * 200 * 4 + 4000)
+    found, notes = chosen(graph)
+    assert found["x"].opt == (1, 128) and 190 <= found["x"].max[1] <= 201
+    assert "found by trying" in notes.notes[0]
