@@ -33,6 +33,7 @@ __all__ = [
     "Stage",
     "hash_file",
     "manifest_text",
+    "sync",
 ]
 
 PREPROCESS = "processor/preprocess.json"
@@ -213,12 +214,12 @@ class BundleWriter:
         manifest = Manifest.from_json(json.loads(text))
         (self.folder / MANIFEST).write_text(text, encoding="utf-8")
         for name in [*names, MANIFEST]:
-            _sync(self.folder / name)
+            sync(self.folder / name)
         for folder, _, _ in os.walk(self.folder):
-            _sync(Path(folder))
+            sync(Path(folder))
         os.chmod(self.folder, 0o777 & ~_umask())
         self._move_into_place()
-        _sync(self.out.parent)
+        sync(self.out.parent)
         return Bundle(self.out, manifest)
 
     def _move_into_place(self) -> None:
@@ -287,7 +288,8 @@ def _files_below(folder: Path) -> Iterable[str]:
             yield (Path(root) / name).relative_to(folder).as_posix()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Makes a file's content, or renames in a folder, survive a loss of power."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

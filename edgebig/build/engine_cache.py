@@ -12,9 +12,8 @@ from typing import BinaryIO
 from edgebig.build.flavour import Flavour
 from edgebig.build.options import BuildOptions
 from edgebig.build.profiles import Profile
+from edgebig.bundle import hash_file
 from edgebig.cache import CacheFile, cache_folder, key_of
-
-_CHUNK = 1 << 22
 
 
 class EngineCache:
@@ -65,11 +64,7 @@ class EngineCache:
             self._file.write(save)
 
 
-def _digests(graph: Path) -> Iterator[bytes]:
+def _digests(graph: Path) -> Iterator[str]:
     """Of the graph and of the files with its large weights, whose names begin with its own."""
     for path in sorted(f for f in graph.parent.iterdir() if f.name.startswith(graph.name)):
-        digest = hashlib.sha256(path.name.encode())
-        with path.open("rb") as stream:
-            while chunk := stream.read(_CHUNK):
-                digest.update(chunk)
-        yield digest.digest()
+        yield f"{path.name} {hash_file(path).sha256}"

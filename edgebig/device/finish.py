@@ -17,13 +17,13 @@ from edgebig.build.options import BuildOptions
 from edgebig.build.profiles import Profile
 from edgebig.build.tensorrt import build_engine
 from edgebig.build.timing_cache import TimingCache
-from edgebig.bundle import FINISHED, MANIFEST, Bundle, Engine, Part, hash_file, manifest_text
+from edgebig.bundle import FINISHED, MANIFEST, Bundle, Engine, Part, hash_file, manifest_text, sync
 from edgebig.compatibility import Machine, sm
 from edgebig.device.facts import Facts, read_facts
 from edgebig.device.golden import OpenEngine, check_golden, open_engine
 from edgebig.device.locking import only_one
 from edgebig.device.preflight import Preflight, machine_line, preflight
-from edgebig.device.store import Store, engines_folder, sync_folder, with_stored, write_synced
+from edgebig.device.store import Store, engines_folder, with_stored, write_synced
 from edgebig.errors import BackendError, OutputError, TargetError, UsageError
 
 Say = Callable[[str], None]
@@ -168,7 +168,7 @@ class _Finishing:
                 view = self.bundle.with_engine(self.name, engine, trial)
                 self.listener.say(check_golden(view, self.name, engine, opened, min_sqnr))
                 os.replace(trial, final)
-                sync_folder(final.parent)
+                sync(final.parent)
             finally:
                 with suppress(OSError):
                     trial.unlink()
@@ -255,7 +255,7 @@ class _Finishing:
         )
         write_synced(self.bundle.path / FINISHED / MANIFEST, manifest_text(manifest).encode())
         os.replace(self.bundle.path / FINISHED / MANIFEST, self.bundle.path / MANIFEST)
-        sync_folder(self.bundle.path)
+        sync(self.bundle.path)
         bundle = Bundle.open(self.bundle.path)
         clean(bundle)
         self.listener.say(f"{self.name}: {engine.path} is in the bundle")

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from edgebig.bundle import MANIFEST, Bundle, Engine, File, hash_file
+from edgebig.bundle import MANIFEST, Bundle, Engine, File, hash_file, sync
 from edgebig.compatibility import Machine, engine_fits
 from edgebig.errors import BundleError, OutputError
 
@@ -42,16 +42,7 @@ def write_synced(path: Path, data: bytes) -> None:
         with suppress(OSError):
             os.unlink(name)
         raise
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes renames in a folder survive a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(path.parent)
 
 
 class Store:
