@@ -44,12 +44,14 @@ def tally(values: Array, like: DyadicHistogram | None) -> Tally:
     if like is None:
         return Tally(*extremes(values))
     counts = DyadicHistogram()
-    if like.exponent is None:
+    # read once: while this thread counts, another may widen the bins
+    exponent = like.exponent
+    if exponent is None:
         low, high = extremes(values)
     else:
-        low, high, fits = scan(values, math.ldexp(1.0, -like.exponent), counts.counts)
+        low, high, fits = scan(values, math.ldexp(1.0, -exponent), counts.counts)
         if fits:
-            counts.exponent = like.exponent
+            counts.exponent = exponent
             return Tally(low, high, counts)
         counts = DyadicHistogram()
     found = Tally(low, high)

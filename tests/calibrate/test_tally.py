@@ -13,6 +13,7 @@ from hypothesis.extra.numpy import arrays
 
 pytest.importorskip("onnx_ir")
 
+from edgebig.calibrate.counting import scan
 from edgebig.calibrate.histogram import DyadicHistogram
 from edgebig.calibrate.statistics import TensorStatistics
 from edgebig.calibrate.tally import Tally, rectified, tally
@@ -52,6 +53,22 @@ def test_tallies_are_the_statistics_of_the_values(samples: list[Array]) -> None:
     for values in samples:
         statistics.take(tally(values, statistics.histogram))
     assert_same(statistics, counted(samples))
+
+
+def test_bins_that_another_thread_widens_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads share a tensor's histogram: the one that counts must name the bins that it counted in."""
+    statistics = TensorStatistics(counted=True)
+    first, second, wide = np.float32([1]), np.float32([0.3, -0.7, 0.9]), np.float32([500])
+    statistics.take(tally(first, statistics.histogram))
+
+    def scan_while_another_takes(values: Array, scale: float, counts: Array) -> tuple[float, float, bool]:
+        found = scan(values, scale, counts)
+        statistics.update(500, 500, wide)
+        return found
+
+    monkeypatch.setattr("edgebig.calibrate.tally.scan", scan_while_another_takes)
+    statistics.take(tally(second, statistics.histogram))
+    assert_same(statistics, counted([first, second, wide]))
 
 
 @settings(deadline=None, max_examples=200)
