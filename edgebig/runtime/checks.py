@@ -20,6 +20,9 @@ _NDARRAY = np.ndarray
 _REMEMBERED = 64
 """Sets of shapes; a model with free axes may see no end of them."""
 
+_Passed = dict[tuple[int, ...], "_Passed"]
+"""Shapes of the first input that passed, with those of the second that passed beside them, and so on."""
+
 
 class InputCheck:
     """Refuses arrays that do not fit the specs: names, types, ranks, sizes, and axes that share a name."""
@@ -50,8 +53,8 @@ class InputCheck:
         self._backend, self._device_arrays, self._check_finite = backend, device_arrays, check_finite
         self._count = len(self._rows)
         self._known = tuple((row.spec.name, row.dtype) for row in self._rows)
-        self._one = self._known[0] if self._count == 1 else None
-        self._passed: set[tuple[Any, ...]] = set()
+        self._passed: _Passed = {}
+        self._remembered = 0
 
     def __call__(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
         """The same inputs as a ``dict``, once all of them fit. Nothing is cast or copied.
@@ -62,24 +65,17 @@ class InputCheck:
             InputError: with the first input that does not fit, what was expected and what was found.
         """
         if type(inputs) is dict and len(inputs) == self._count:
-            # Two branches, for most models have one input, and this is half of what a session adds to its engine.
-            if self._one is not None:
-                name, dtype = self._one
+            node = self._passed
+            for name, dtype in self._known:
                 array = inputs.get(name)
-                if type(array) is _NDARRAY and array.dtype is dtype and array.shape in self._passed:
-                    return inputs
-            elif self._have_passed(inputs):
+                if type(array) is not _NDARRAY or array.dtype is not dtype:
+                    break
+                node = node.get(array.shape)  # type: ignore[assignment]
+                if node is None:
+                    break
+            else:
                 return inputs
         return self._look_closely(inputs)
-
-    def _have_passed(self, inputs: dict[str, Any]) -> bool:
-        shapes = []
-        for name, dtype in self._known:
-            array = inputs.get(name)
-            if type(array) is not _NDARRAY or array.dtype is not dtype:
-                return False
-            shapes.append(array.shape)
-        return tuple(shapes) in self._passed
 
     def _look_closely(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
         feeds = inputs if type(inputs) is dict else self._as_dict(inputs)
@@ -90,8 +86,11 @@ class InputCheck:
         if self._check_finite:
             for row in self._rows:
                 _refuse_not_finite(row.spec, feeds[row.spec.name])
-        elif len(self._passed) < _REMEMBERED:
-            self._passed.add(shapes[0] if self._one is not None else tuple(shapes))
+        elif self._remembered < _REMEMBERED:
+            self._remembered += 1
+            node = self._passed
+            for shape in shapes:
+                node = node.setdefault(shape, {})
         return feeds
 
     def _from_elsewhere(self, feeds: dict[str, Any]) -> dict[str, Any]:

@@ -44,12 +44,12 @@ class Loaded:
         why: one line for each thing that could have run it.
         usual: the shapes that the bundle was compiled for, by input.
         names: of all outputs.
-        single: the output's name where there is one only.
+        slots: their numbers and names.
         check: of inputs.
         run: the backend's.
     """
 
-    __slots__ = ("_release", "backend", "check", "inputs", "name", "names", "outputs", "run", "single", "usual", "why")
+    __slots__ = ("_release", "backend", "check", "inputs", "name", "names", "outputs", "run", "slots", "usual", "why")
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Loaded:
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
         self.usual = dict(usual or {})
         self.names = [spec.name for spec in outputs]
-        self.single = self.names[0] if len(self.names) == 1 else None
+        self.slots = tuple(enumerate(self.names))
         on_device = bool(getattr(backend, "takes_device_arrays", False))
         self.check = InputCheck(inputs, check_finite=check_finite, backend=name, device_arrays=on_device)
         self.run: Callable[[Sequence[str], dict[str, Array]], list[Array]] = backend.run
