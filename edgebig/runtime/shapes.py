@@ -94,7 +94,8 @@ def _filled(spec: TensorSpec, sizes: Mapping[str, int], usual: Shape | None) -> 
     for axis, (dim, place) in enumerate(zip(spec.shape, places, strict=True)):
         size = dim if isinstance(dim, int) else sizes.get(dim, place) if isinstance(dim, str) else place
         if size is None:
-            example = f"{{{spec.name!r}: ({', '.join(['…'] * len(spec.shape))},)}}"
+            places_text = ", ".join(["…"] * len(spec.shape)) + ("," if len(spec.shape) == 1 else "")
+            example = f"{{{spec.name!r}: ({places_text})}}"
             named = f", or {{{dim!r}: …}}" if isinstance(dim, str) else ""
             raise UsageError(
                 f"axis {axis} of the input {spec} has no fixed size, and the bundle names none that is usual: "
