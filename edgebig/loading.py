@@ -28,10 +28,10 @@ def load(
 ) -> Session:
     """Opens the bundle at ``path`` on the best backend that this machine has.
 
-    Every file is checked against the manifest's SHA-256 before an engine reads it. An engine that ``edgebig
-    finish`` keeps elsewhere, for a bundle that cannot be written, is found and checked too. A warning
-    (``RuntimeWarning``) says when a bundle for an NVIDIA device runs on the CPU instead, or another backend than
-    the preferred one was taken.
+    Every file is checked against the manifest's SHA-256 before anything of it runs, and before TensorRT reads it.
+    An engine that ``edgebig finish`` keeps elsewhere, for a bundle that cannot be written, is found and checked too. A
+    warning (``RuntimeWarning``) says when a bundle for an NVIDIA device runs on the CPU instead, or another backend
+    than the preferred one was taken.
 
     Args:
         path: the bundle's folder.

@@ -57,9 +57,9 @@ def load(
 ) -> Session:
     """Opens the bundle at ``path`` on the best backend that this machine has.
 
-    Every file is checked against the manifest's SHA-256 before an engine reads it. A warning
-    (``RuntimeWarning``) says when a bundle for an NVIDIA device runs on the CPU instead, or another backend than
-    the preferred one was taken.
+    Every file is checked against the manifest's SHA-256 before anything of it runs, and before TensorRT reads it.
+    A warning (``RuntimeWarning``) says when a bundle for an NVIDIA device runs on the CPU instead, or another backend
+    than the preferred one was taken.
 
     Args:
         path: the bundle's folder, or an opened bundle.

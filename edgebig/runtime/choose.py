@@ -6,9 +6,11 @@ import logging
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 
 from edgebig.bundle import Bundle, Engine, Part
 from edgebig.errors import BackendError, MissingExtra
@@ -16,7 +18,8 @@ from edgebig.manifest import this_architecture
 from edgebig.runtime.backend import Backend
 from edgebig.runtime.onnxruntime_cpu import OnnxRuntimeCpu, import_onnxruntime
 
-GPU_KINDS = ("tensorrt", "tensorrt-rtx")
+_GPU_KINDS = ("tensorrt", "tensorrt-rtx")
+_LARGE = 1 << 20
 _LOG = logging.getLogger("edgebig.runtime")
 
 
@@ -131,7 +134,7 @@ def warn_of_another(bundle: Bundle, prefer: str, taken: Candidate, why: Sequence
         return
     lines = [line for line in why if line.startswith(f"{prefer} ")]
     reason = lines[0].partition(": not taken: ")[2] if lines else "the bundle holds nothing for it"
-    command = f"'edgebig finish {bundle.path}' on the device builds its engine" if prefer in GPU_KINDS else ""
+    command = f"'edgebig finish {bundle.path}' on the device builds its engine" if prefer in _GPU_KINDS else ""
     _warn(
         f"{bundle.path} runs on {taken.backend}, not on {prefer} as preferred: {reason}; "
         + (command or "'edgebig doctor' says what is missing")
@@ -159,12 +162,44 @@ def checked_graph(bundle: Bundle, graph: str) -> Path:
     return bundle.file(graph)
 
 
+@contextmanager
+def checked_meanwhile(bundle: Bundle, graph: str) -> Iterator[Path]:
+    """The path of an ONNX graph to load; it may run once the context has ended, for then it was checked.
+
+    Hashing takes as long as ONNX Runtime takes to load large weights, so it happens beside it. A graph is data to
+    ONNX Runtime, other than an engine of TensorRT, which is code and is checked first. Small files are, too.
+
+    Raises:
+        BundleError: as :func:`checked_graph`; it goes before an error of the context itself.
+    """
+    if sum(file.bytes for name, file in bundle.manifest.files.items() if name.startswith(graph)) < _LARGE:
+        yield checked_graph(bundle, graph)
+        return
+    found: list[BaseException] = []
+
+    def check() -> None:
+        try:
+            checked_graph(bundle, graph)
+        except BaseException as error:  # it is raised below
+            found.append(error)
+
+    thread = Thread(target=check, name="edgebig-hash")
+    thread.start()
+    try:
+        yield bundle.path / graph
+    finally:
+        thread.join()
+        if found:
+            raise found[0] from None
+
+
 def _open(bundle: Bundle, candidate: Candidate, threads: int | None) -> Backend:
-    if candidate.backend in GPU_KINDS:
+    if candidate.backend in _GPU_KINDS:
         from edgebig.runtime.tensorrt import TensorRtBackend
 
         return TensorRtBackend(bundle.file(candidate.file), flavour=candidate.backend)
-    return OnnxRuntimeCpu(checked_graph(bundle, candidate.file), optimize=candidate.optimize, threads=threads)
+    with checked_meanwhile(bundle, candidate.file) as graph:
+        return OnnxRuntimeCpu(graph, optimize=candidate.optimize, threads=threads)
 
 
 def _onnxruntime() -> tuple[str | None, str]:
@@ -176,7 +211,7 @@ def _onnxruntime() -> tuple[str | None, str]:
 
 
 def _of_engine(engine: Engine, version: str | None, problem: str) -> Candidate:
-    if engine.kind in GPU_KINDS:
+    if engine.kind in _GPU_KINDS:
         return _of_gpu_engine(engine)
     if engine.kind != "onnxruntime":
         return Candidate(engine.kind, engine.path, False, f"this edgebig runs no engines of {engine.kind}: update it")

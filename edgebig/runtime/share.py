@@ -15,7 +15,7 @@ from weakref import WeakSet
 
 from edgebig.bundle import Bundle
 from edgebig.errors import BackendError, DeadlineError, MissingExtra, UsageError
-from edgebig.runtime.choose import GPU_KINDS, Candidate
+from edgebig.runtime.choose import Candidate
 
 
 class SharedDevice:
@@ -183,11 +183,10 @@ def share(memory: int | None = None, slots: int = 1) -> SharedDevice:
 
 
 def estimated_memory(bundle: Bundle, part: str | None, candidate: Candidate) -> int:
-    """Bytes that a candidate will hold: its file, for a graph those beside it too, and the activations."""
+    """Bytes that a candidate will hold: its file and those named after it (a graph's weights), and the activations."""
     files = bundle.manifest.files
-    on_gpu = candidate.backend in GPU_KINDS
-    names = [candidate.file] if on_gpu else [name for name in files if name.startswith(candidate.file)]
-    return sum(files[name].bytes for name in names) + bundle.part(part).sizes.get("activation_bytes", 0)
+    size = sum(file.bytes for name, file in files.items() if name.startswith(candidate.file))
+    return size + bundle.part(part).sizes.get("activation_bytes", 0)
 
 
 def free_memory(candidate: Candidate, cuda: Any = None) -> int | None:

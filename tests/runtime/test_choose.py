@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import runnets
 import tiny
 from fake_cuda import FakeCuda
 from fake_tensorrt import FakeTensorRt
@@ -65,6 +66,24 @@ def test_an_engine_that_does_not_open_gives_way_but_a_damaged_one_does_not(tmp_p
     (good.path / "engines/model.0.engine").write_bytes(b"\0")
     with pytest.raises(BundleError, match=r"engines/model\.0\.engine is not the file of the manifest"):
         load(good.path)
+
+
+def test_large_graphs_are_checked_while_they_load(tmp_path: Path) -> None:
+    model = runnets.slow(nodes=1, size=600)
+    bundle = tiny.write_bundle(tmp_path / "b", {"model": model})
+    x = np.random.default_rng(0).normal(size=(600, 600)).astype(np.float32)
+    with load(bundle.path, threads=1) as session:
+        np.testing.assert_array_equal(session.run({"x": x})["y"], x)
+    graph = bundle.path / "graphs/model.onnx"
+    whole = graph.read_bytes()
+    assert len(whole) > 1 << 20
+    for content in (whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:], whole[:2000], b"no graph" * 200_000):
+        graph.write_bytes(content)
+        with pytest.raises(BundleError, match=r"graphs/model\.onnx is not the file of the manifest"):
+            load(bundle.path)
+    graph.unlink()
+    with pytest.raises(BundleError, match=r"graphs/model\.onnx: No such file"):
+        load(bundle.path)
 
 
 @pytest.fixture
