@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from threading import Lock
 from time import perf_counter_ns
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -44,7 +43,9 @@ class Binding:
             InputError: NumPy lacks a type.
         """
         self._core = core
-        self._lock = Lock()
+        self._busy = self._closed = False
+        self._step: Callable[[], Sequence[Array]]
+        self._bound: Bound
         loaded = core.usable()
         backend = loaded.backend
         make = backend.buffer if isinstance(backend, Binds) else _zeros
@@ -71,11 +72,14 @@ class Binding:
             UsageError: another thread is using this binding.
         """
         core = self._core
-        if not self._lock.acquire(False):
-            core.usable()  # a lock that was held when the process forked stays so
+        # A flag, as a lock costs as much as all else here. From CPython 3.11 on no thread can come between the two
+        # lines; in 3.10 one might, and a mistake in the caller then goes unseen once.
+        if self._busy:
+            core.usable()  # the thread may have been left behind by a fork
             raise UsageError("this binding runs in another thread: make one for each thread with session.bind()")
+        self._busy = True
         try:
-            if core.plain and core.loaded is self._loaded:
+            if core.direct is self._loaded:
                 start = perf_counter_ns()
                 try:
                     made = self._step()
@@ -90,13 +94,17 @@ class Binding:
             if made:
                 self._found.update(zip(self._free, made, strict=True))
         finally:
-            self._lock.release()
+            self._busy = False
         return self.outputs
 
     def close(self) -> None:
-        """Lets go of the engine; the arrays stay as they are."""
-        with self._lock:
-            self._bound.close()
+        """Lets go of the engine; the arrays stay as they are. It runs no more."""
+        self._closed = True
+        self._step = self._refuse
+        self._bound.close()
+
+    def _refuse(self) -> Sequence[Array]:
+        raise BackendError("the binding is closed: make another one with session.bind()")
 
     def _aside(self, loaded: Loaded) -> Sequence[Array]:
         """A run that is not plain: the session was reloaded, is traced, or shares its device."""
@@ -109,13 +117,15 @@ class Binding:
             return self._again_after(error)(loaded)
 
     def _tie(self, loaded: Loaded) -> None:
+        if self._closed:
+            self._refuse()
         backend = loaded.backend
         if isinstance(backend, Binds):
-            self._bound: Bound = backend.bind(self._inputs, self._outputs)
+            self._bound = backend.bind(self._inputs, self._outputs)
         else:
             self._bound = CopiedBuffers(backend, self._inputs, self._outputs)
         self._free = [name for name, array in self._outputs.items() if array is None]
-        self._step: Callable[[], Sequence[Array]] = self._bound.run
+        self._step = self._bound.run
         self._loaded = loaded
 
     def _again_after(self, error: BackendError) -> Callable[[Loaded], Sequence[Array]]:

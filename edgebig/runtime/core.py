@@ -103,7 +103,7 @@ class Core:
 
     Attributes:
         loaded: the engine; ``None`` once closed, and after a fork.
-        plain: whether a run needs nothing but the engine: no trace, and a device that it shares with no other model.
+        direct: the same, where a run needs nothing but the engine: no trace, no device shared with other models.
         recorder: counts and times.
         workers: the threads of ``run_async``, once there are any.
     """
@@ -116,8 +116,8 @@ class Core:
         in_flight: int = 2,
         queue: int = 16,
     ) -> None:
-        self.loaded: Loaded | None = loaded
-        self.plain = trace is None and place is None
+        self._plain = trace is None and place is None
+        self._put(loaded)
         self.recorder = Recorder()
         self.workers: Workers | None = None
         self._trace, self._place = trace, place
@@ -234,26 +234,33 @@ class Core:
         with self._lock:
             if self.loaded is None and self._gone == CLOSED:
                 raise BackendError(CLOSED)
-            old, self.loaded = self.loaded, loaded
+            old = self.loaded
+            self._put(loaded)
             self._gone = CLOSED
         return old
 
     def close(self) -> Loaded | None:
         """Takes the engine away from further calls; returns it, for the caller to close."""
         with self._lock:
-            loaded, self.loaded = self.loaded, None
+            loaded = self.loaded
+            self._put(None)
             self._gone = CLOSED
         return loaded
 
     def forked(self) -> None:
         """In the child of a fork: leaves the engine to the parent. It is not freed, for that would wait for threads."""
-        loaded, self.loaded = self.loaded, None
+        loaded = self.loaded
+        self._put(None)
         self._lock = RLock()
         self.recorder = Recorder()
         self.workers = None
         if loaded is not None:
             self._gone = FORKED
             _leave_behind(loaded)
+
+    def _put(self, loaded: Loaded | None) -> None:
+        self.loaded: Loaded | None = loaded
+        self.direct: Loaded | None = loaded if self._plain else None
 
     def _of_task(self, task: Task) -> Outputs:
         return self.compute(task.inputs, task.outputs, task)

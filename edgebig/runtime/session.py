@@ -94,8 +94,8 @@ class Session:
             DeadlineError: there was no result in time.
         """
         core = self._core
-        loaded = core.loaded
-        if loaded is None or outputs is not None or timeout is not None or not core.plain:
+        loaded = core.direct
+        if loaded is None or outputs is not None or timeout is not None:
             if timeout is None:
                 return core.compute(inputs, outputs)
             return core.submit(inputs, outputs, timeout, watched=False).result()

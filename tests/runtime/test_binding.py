@@ -117,6 +117,19 @@ def test_a_closed_session_has_no_bindings(tmp_path: Path) -> None:
         session.bind()
 
 
+def test_a_closed_binding_says_so_and_its_session_goes_on(tmp_path: Path) -> None:
+    with opened(tmp_path, tiny.add_one()) as session:
+        binding = session.bind({"batch": 1})
+        y = binding.run()["y"]
+        binding.close()
+        binding.close()
+        for _ in range(2):
+            with pytest.raises(BackendError, match=r"^the binding is closed: make another one with session.bind\(\)$"):
+                binding.run()
+        assert y.tolist() == [[1, 1, 1]]
+        assert session.bind({"batch": 1}).run()["y"].tolist() == [[1, 1, 1]]
+
+
 def test_two_threads_in_one_binding_are_refused(tmp_path: Path) -> None:
     with opened(tmp_path, runnets.slow()) as session:
         binding = session.bind()
