@@ -82,7 +82,7 @@ def load(
         BackendError: nothing on this machine opens it, or not the required backend, or it does not fit the device.
         UsageError: ``threads``, ``in_flight`` or ``queue`` is below 1, or both ``prefer`` and ``require`` are given.
     """
-    _check_threads(threads)
+    _check_counts(threads=threads, in_flight=in_flight, queue=queue)
     if prefer is not None and require is not None:
         raise UsageError(f"prefer={prefer!r} and require={require!r} contradict each other: give one of them")
     opening = Opening(part, prefer, require, threads, check_finite, device, find_engines)
@@ -100,7 +100,7 @@ def load_original(path: str | os.PathLike[str], *, part: str | None = None, thre
         BackendError: ONNX Runtime does not open the graph.
         UsageError: ``threads`` is below 1.
     """
-    _check_threads(threads)
+    _check_counts(threads=threads)
     bundle = Bundle.open(path)
     graph = bundle.part(part).original
     if graph is None:
@@ -109,6 +109,7 @@ def load_original(path: str | os.PathLike[str], *, part: str | None = None, thre
     return Session(Loaded(backend, OnnxRuntimeCpu.name, backend.inputs, backend.outputs, (f"{graph}: the original",)))
 
 
-def _check_threads(threads: int | None) -> None:
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads must be 1 or more, found {threads}")
+def _check_counts(**counts: int | None) -> None:
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise UsageError(f"{name} must be 1 or more, found {count}")

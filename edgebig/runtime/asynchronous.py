@@ -83,6 +83,8 @@ class Task:
     def finish(self, result: Result | None, error: BaseException | None) -> None:
         """Hands the result over, unless the deadline has passed: then it is dropped."""
         self.inputs = None
+        if self.deadline is not None and monotonic() > self.deadline:
+            self.expire()
         if not self._settle():
             _LOG.debug("a result came after its deadline and was dropped")
         elif error is not None:
@@ -233,7 +235,7 @@ class Timekeeper:
                 self._changed.notify()
 
     def close(self) -> None:
-        """Ends the thread; tasks that still run are waited for by whoever closes it."""
+        """Ends the thread. A task that still runs finds out by itself that it is too late."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -241,11 +243,11 @@ class Timekeeper:
     def _serve(self) -> None:
         while True:
             with self._changed:
+                if self._closed:
+                    return
                 while self._due and self._due[0][2].future.done():
                     heapq.heappop(self._due)
                 left = self._due[0][0] - monotonic() if self._due else None
-                if self._closed and left is None:
-                    return
                 if left is None or left > 0:
                     self._changed.wait(left)
                     continue

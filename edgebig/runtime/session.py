@@ -39,13 +39,7 @@ class Session:
         in_flight: int = 2,
         queue: int = 16,
     ) -> None:
-        """Made by :func:`edgebig.load`, whose arguments these are.
-
-        Raises:
-            UsageError: ``in_flight`` or ``queue`` is below 1.
-        """
-        if in_flight < 1 or queue < 1:
-            raise UsageError(f"in_flight and queue must be 1 or more, found {in_flight} and {queue}")
+        """Made by :func:`edgebig.load`, whose arguments these are, checked."""
         self._core = Core(loaded, trace, place, in_flight, queue)
         self._last = loaded
         self._reopen = reopen

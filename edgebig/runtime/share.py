@@ -95,13 +95,15 @@ class SharedDevice:
             if self._inside[me] == 0:
                 ticket = (-priority, next(self._number))
                 heapq.heappush(self._waiting, ticket)
-                while self._free == 0 or self._waiting[0] != ticket:
+                while True:
                     left = None if deadline is None else deadline - monotonic()
                     if left is not None and left <= 0:
                         self._waiting.remove(ticket)
                         heapq.heapify(self._waiting)
                         self._changed.notify_all()
                         raise DeadlineError("no turn on the shared device in time: other models run: raise timeout")
+                    if self._free and self._waiting[0] == ticket:
+                        break
                     self._changed.wait(left)
                 heapq.heappop(self._waiting)
                 self._free -= 1
