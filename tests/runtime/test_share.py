@@ -122,49 +122,56 @@ def test_a_gpu_that_is_full_refuses_too() -> None:
 
 
 class Recording:
-    """A backend that notes whose run it was, and takes a while."""
+    """A backend that notes whose run it was, and may have to meet others in it."""
 
-    def __init__(self, name: str, log: list[str]) -> None:
-        self._name, self._log = name, log
+    def __init__(self, name: str, log: list[str], together: threading.Barrier | None = None) -> None:
+        self._name, self._log, self._together = name, log, together
 
     def run(self, outputs: Sequence[str], feeds: dict[str, Any]) -> list[Any]:
+        if self._together is not None:
+            self._together.wait(20)
         self._log.append(self._name)
-        time.sleep(0.1)
         return [feeds["x"]]
 
     def close(self) -> None:
         pass
 
 
-def placed(device: SharedDevice, name: str, priority: int, log: list[str]) -> Session:
+def placed(
+    device: SharedDevice, name: str, priority: int, log: list[str], together: threading.Barrier | None = None
+) -> Session:
     specs = [TensorSpec("x", "float32", (1, 3))], [TensorSpec("y", "float32", (1, 3))]
-    return Session(Loaded(Recording(name, log), name, *specs), place=Place(device, priority))
+    return Session(Loaded(Recording(name, log, together), name, *specs), place=Place(device, priority))
 
 
 def test_the_highest_priority_goes_first_and_equals_in_their_order() -> None:
     log: list[str] = []
     device = share()
     sessions = [placed(device, name, priority, log) for name, priority in (("a", 0), ("b", 0), ("c", 5), ("d", 9))]
-    threads = []
-    for session in sessions:
-        threads.append(threading.Thread(target=session.run, args=(X,)))
-        threads[-1].start()
-        time.sleep(0.02)
+    threads: list[threading.Thread] = []
+    with device.turn(0, None):
+        for session in sessions:
+            threads.append(threading.Thread(target=session.run, args=(X,)))
+            threads[-1].start()
+            end = time.monotonic() + 20
+            while len(device._waiting) < len(threads) and time.monotonic() < end:
+                time.sleep(0.002)
+        assert log == []
     for thread in threads:
-        thread.join()
-    assert log == ["a", "d", "c", "b"]
+        thread.join(20)
+    assert log == ["d", "c", "a", "b"]
 
 
 def test_as_many_run_at_a_time_as_there_are_slots() -> None:
     log: list[str] = []
-    start = time.monotonic()
-    device = share(slots=4)
-    threads = [threading.Thread(target=placed(device, "m", 0, log).run, args=(X,)) for _ in range(4)]
+    device = share(slots=3)
+    together = threading.Barrier(3)
+    threads = [threading.Thread(target=placed(device, "m", 0, log, together).run, args=(X,)) for _ in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
-    assert len(log) == 4 and time.monotonic() - start < 0.35
+        thread.join(30)
+    assert log == ["m"] * 6
 
 
 def test_waiting_for_a_turn_has_a_deadline() -> None:
