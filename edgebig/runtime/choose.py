@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +16,8 @@ from edgebig.manifest import this_architecture
 from edgebig.runtime.backend import Backend
 from edgebig.runtime.onnxruntime_cpu import OnnxRuntimeCpu, import_onnxruntime
 
-_GPU_KINDS = ("tensorrt", "tensorrt-rtx")
+GPU_KINDS = ("tensorrt", "tensorrt-rtx")
+_LOG = logging.getLogger("edgebig.runtime")
 
 
 @dataclass(frozen=True)
@@ -52,9 +55,21 @@ def available_backends(bundle: Bundle, part: str | None = None) -> tuple[Candida
 
 
 def first_that_opens(
-    bundle: Bundle, candidates: Sequence[Candidate], prefer: str | None, threads: int | None
+    bundle: Bundle,
+    candidates: Sequence[Candidate],
+    *,
+    prefer: str | None = None,
+    require: str | None = None,
+    threads: int | None = None,
 ) -> tuple[Backend, Candidate, tuple[str, ...]]:
-    """Opens the first usable candidate, of the preferred backend where one is named.
+    """Opens the first usable candidate.
+
+    Args:
+        bundle: holds their files.
+        candidates: best first.
+        prefer: the backend whose candidates are tried before the others.
+        require: the backend whose candidates alone are tried.
+        threads: threads of one run on the CPU.
 
     Returns:
         The backend, its candidate, and one line on each candidate: taken or not, and why.
@@ -66,9 +81,9 @@ def first_that_opens(
     """
     opened: tuple[Backend, Candidate] | None = None
     why: list[str] = []
-    for candidate in candidates:
-        if prefer is not None and candidate.backend != prefer:
-            why.append(f"{candidate}: not taken: {prefer} was asked for")
+    for candidate in preferred_first(candidates, prefer):
+        if require is not None and candidate.backend != require:
+            why.append(f"{candidate}: not taken: {require} was asked for")
         elif not candidate.usable:
             why.append(f"{candidate}: not taken: {candidate.reason}")
         elif opened is not None:
@@ -80,13 +95,16 @@ def first_that_opens(
             except BackendError as error:
                 why.append(f"{candidate}: not taken: {error}")
     if opened is None:
-        raise _nothing_opens(bundle, candidates, prefer, why)
+        raise _nothing_opens(bundle, candidates, require, why)
     return (*opened, tuple(why))
 
 
-def warn_of_fallback(
-    bundle: Bundle, candidates: Sequence[Candidate], taken: Candidate, why: Sequence[str], *, stacklevel: int
-) -> None:
+def preferred_first(candidates: Sequence[Candidate], prefer: str | None) -> list[Candidate]:
+    """The candidates, those of the preferred backend before the others."""
+    return sorted(candidates, key=lambda candidate: candidate.backend != prefer)
+
+
+def warn_of_fallback(bundle: Bundle, candidates: Sequence[Candidate], taken: Candidate, why: Sequence[str]) -> None:
     """Warns when a bundle for an NVIDIA device was opened on the CPU: it works, far slower than was meant.
 
     ``why`` is what :func:`first_that_opens` said of each candidate.
@@ -100,12 +118,33 @@ def warn_of_fallback(
         if candidate.backend != OnnxRuntimeCpu.name
     ]
     reason = refused[0] if refused else "it holds no engine, which a device of that kind builds for itself"
-    warnings.warn(
+    _warn(
         f"{bundle.path} was compiled for {target.get('name')} and runs on the CPU here: {reason}; "
-        "for speed on this CPU compile the model with '--target cpu'",
-        RuntimeWarning,
-        stacklevel=stacklevel,
+        f"where the device is, 'edgebig finish {bundle.path}' mends it (--dry-run says what is missing); "
+        "for speed on this CPU compile the model with '--target cpu'"
     )
+
+
+def warn_of_another(bundle: Bundle, prefer: str, taken: Candidate, why: Sequence[str]) -> None:
+    """Warns when another backend than the preferred one was taken."""
+    if taken.backend == prefer:
+        return
+    lines = [line for line in why if line.startswith(f"{prefer} ")]
+    reason = lines[0].partition(": not taken: ")[2] if lines else "the bundle holds nothing for it"
+    command = f"'edgebig finish {bundle.path}' on the device builds its engine" if prefer in GPU_KINDS else ""
+    _warn(
+        f"{bundle.path} runs on {taken.backend}, not on {prefer} as preferred: {reason}; "
+        + (command or "'edgebig doctor' says what is missing")
+    )
+
+
+def _warn(message: str) -> None:
+    """Warns at the line outside edgebig that asked for it."""
+    _LOG.info(message)
+    frame, level = sys._getframe(), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "edgebig":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, RuntimeWarning, stacklevel=level)
 
 
 def checked_graph(bundle: Bundle, graph: str) -> Path:
@@ -121,7 +160,7 @@ def checked_graph(bundle: Bundle, graph: str) -> Path:
 
 
 def _open(bundle: Bundle, candidate: Candidate, threads: int | None) -> Backend:
-    if candidate.backend in _GPU_KINDS:
+    if candidate.backend in GPU_KINDS:
         from edgebig.runtime.tensorrt import TensorRtBackend
 
         return TensorRtBackend(bundle.file(candidate.file), flavour=candidate.backend)
@@ -137,7 +176,7 @@ def _onnxruntime() -> tuple[str | None, str]:
 
 
 def _of_engine(engine: Engine, version: str | None, problem: str) -> Candidate:
-    if engine.kind in _GPU_KINDS:
+    if engine.kind in GPU_KINDS:
         return _of_gpu_engine(engine)
     if engine.kind != "onnxruntime":
         return Candidate(engine.kind, engine.path, False, f"this edgebig runs no engines of {engine.kind}: update it")
@@ -178,12 +217,12 @@ def _release(version: str) -> tuple[int, ...]:
 
 
 def _nothing_opens(
-    bundle: Bundle, candidates: Sequence[Candidate], prefer: str | None, why: Sequence[str]
+    bundle: Bundle, candidates: Sequence[Candidate], require: str | None, why: Sequence[str]
 ) -> MissingExtra | BackendError:
-    wanted = [c for c in candidates if prefer in (None, c.backend)]
+    wanted = [c for c in candidates if require in (None, c.backend)]
     if not wanted:
         backends = ", ".join(dict.fromkeys(c.backend for c in candidates))
-        return BackendError(f"{bundle.path} holds nothing for the backend {prefer!r}: it has {backends}")
+        return BackendError(f"{bundle.path} holds nothing for the backend {require!r}: it has {backends}")
     if any(c.backend == OnnxRuntimeCpu.name for c in wanted):
         try:
             import_onnxruntime()

@@ -110,13 +110,14 @@ def test_a_bundle_for_an_nvidia_device_warns_once_when_the_cpu_runs_it(tmp_path:
     reason = 'this needs edgebig[gpu] (cuda-python is not installed): pip install "edgebig[gpu]"'
     assert [str(w.message) for w in caught] == [
         f"{tmp_path / 'b'} was compiled for l4 and runs on the CPU here: {reason}; "
+        f"where the device is, 'edgebig finish {tmp_path / 'b'}' mends it (--dry-run says what is missing); "
         "for speed on this CPU compile the model with '--target cpu'"
     ]
     assert caught[0].filename == __file__
     assert session.why[0] == f"tensorrt-rtx with engines/model.0.engine: not taken: {reason}"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        load(tmp_path / "b", prefer="onnxruntime-cpu").close()
+        load(tmp_path / "b", require="onnxruntime-cpu").close()
 
 
 @pytest.mark.usefixtures("without_cuda")
@@ -124,9 +125,9 @@ def test_a_preferred_backend_is_taken_or_nothing_is(tmp_path: Path) -> None:
     engines = [("tensorrt-rtx", "1.7.1", "8.9")]
     tiny.write_bundle(tmp_path / "b", {"model": tiny.add_one()}, target=tiny.L4_TARGET, engines=engines)
     with pytest.raises(BackendError, match="nothing on this machine runs it: tensorrt-rtx with .*cuda-python"):
-        load(tmp_path / "b", prefer="tensorrt-rtx")
+        load(tmp_path / "b", require="tensorrt-rtx")
     with pytest.raises(BackendError, match="nothing for the backend 'cuda': it has tensorrt-rtx, onnxruntime-cpu$"):
-        load(tmp_path / "b", prefer="cuda")
+        load(tmp_path / "b", require="cuda")
 
 
 def test_without_onnxruntime_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +161,7 @@ def test_only_quantized_graphs_for_other_devices_are_held_at_basic(
 def test_an_fp8_graph_gives_on_the_cpu_what_its_arithmetic_says(tmp_path: Path) -> None:
     model, x, expected = _fp8_matmul()
     bundle = tiny.write_bundle(tmp_path / "b", {"model": model}, target=tiny.L4_TARGET, quantized=True)
-    with load(bundle.path, prefer="onnxruntime-cpu") as session:
+    with load(bundle.path, require="onnxruntime-cpu") as session:
         np.testing.assert_allclose(session.run({"x": x})["y"], expected, rtol=1e-5)
 
 
