@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from example_models import reddest
 
 import edgebig
 
@@ -27,9 +28,17 @@ def asked(pixels: np.ndarray[Any, Any], **more: Any) -> dict[str, Any]:
     return {"inputs": [{**tensor, **more}]}
 
 
+@pytest.fixture(scope="module")
+def classifier(bundle: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier of batches of tiny pictures."""
+    model = reddest(tmp_path_factory.mktemp("batched") / "reddest.onnx")
+    sizes = {f"{end}_shapes": {"pixels": (n, 3, 8, 8)} for end, n in (("min", 1), ("opt", 4), ("max", 16))}
+    return bundle("batched", model, **sizes)
+
+
 @pytest.fixture
-def session(tiny_classifier: Path) -> Iterator[edgebig.Session]:
-    with edgebig.load(tiny_classifier) as opened:
+def session(classifier: Path) -> Iterator[edgebig.Session]:
+    with edgebig.load(classifier) as opened:
         yield opened
 
 
