@@ -204,6 +204,8 @@ class Workers:
             return
         try:
             result = self._work(task)
+        except DeadlineError:  # no turn on a shared device
+            task.expire()
         except BaseException as error:  # it is raised where the result is asked for
             task.finish(None, error)
         else:

@@ -257,7 +257,11 @@ class Session:
         if self._reopen is None:
             raise UsageError("this session was not made by load(): it has nothing to reload")
         fresh = reloaded(self._reopen, source, self._last, allow_changes)
-        old, self._last = self._core.replace(fresh), fresh
+        try:
+            old, self._last = self._core.replace(fresh), fresh
+        except BaseException:  # closed meanwhile
+            fresh.close()
+            raise
         if old is not None:
             old.close()
 

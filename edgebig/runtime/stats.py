@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 from itertools import count
@@ -76,4 +77,4 @@ class Recorder:
         times = sorted(self._times.copy())
         if not times:
             return [None for _ in parts]
-        return [times[min(len(times) - 1, int(part * len(times)))] / 1e9 for part in parts]
+        return [times[max(0, math.ceil(part * len(times) - 1e-9) - 1)] / 1e9 for part in parts]

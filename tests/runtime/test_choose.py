@@ -17,7 +17,7 @@ from fake_tensorrt import FakeTensorRt
 from onnx import TensorProto, helper, numpy_helper
 
 from edgebig.bundle import Bundle
-from edgebig.errors import BackendError, BundleError, MissingExtra
+from edgebig.errors import BackendError, BundleError, MissingExtra, UsageError
 from edgebig.runtime import available_backends, load
 
 PORTABLE = "onnxruntime-cpu with graphs/model.onnx: "
@@ -121,7 +121,37 @@ def test_a_bundle_for_an_nvidia_device_warns_once_when_the_cpu_runs_it(tmp_path:
 
 
 @pytest.mark.usefixtures("without_cuda")
-def test_a_preferred_backend_is_taken_or_nothing_is(tmp_path: Path) -> None:
+def test_a_preferred_backend_goes_first_and_another_serves_with_a_warning(tmp_path: Path) -> None:
+    engines = [("tensorrt-rtx", "1.7.1", "8.9"), ("onnxruntime", onnxruntime.__version__, tiny.this_machine())]
+    tiny.write_bundle(tmp_path / "b", {"model": tiny.add_one()}, target=tiny.L4_TARGET, engines=engines)
+    with pytest.warns(RuntimeWarning) as caught:
+        session = load(tmp_path / "b", prefer="tensorrt-rtx")
+    assert session.backend == "onnxruntime-cpu" and session.run(X)["y"].tolist() == [[1, 1, 1]]
+    assert [str(w.message) for w in caught] == [
+        f"{tmp_path / 'b'} runs on onnxruntime-cpu, not on tensorrt-rtx as preferred: this needs edgebig[gpu] "
+        '(cuda-python is not installed): pip install "edgebig[gpu]"; '
+        f"'edgebig finish {tmp_path / 'b'}' on the device builds its engine"
+    ]
+    assert caught[0].filename == __file__
+    with pytest.warns(
+        RuntimeWarning, match="not on cuda as preferred: the bundle holds nothing for it; 'edgebig doctor'"
+    ):
+        load(tmp_path / "b", prefer="cuda").close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        session = load(tmp_path / "b", prefer="onnxruntime-cpu")
+    assert session.why[0].startswith("onnxruntime-cpu with engines/model.1.engine: taken: ")
+    assert session.why[1:] == (
+        PORTABLE + "not taken: one before it serves",
+        "tensorrt-rtx with engines/model.0.engine: not taken: this needs edgebig[gpu] (cuda-python is not installed): "
+        'pip install "edgebig[gpu]"',
+    )
+    with pytest.raises(UsageError, match="prefer='a' and require='b' contradict each other: give one of them"):
+        load(tmp_path / "b", prefer="a", require="b")
+
+
+@pytest.mark.usefixtures("without_cuda")
+def test_a_required_backend_is_taken_or_nothing_is(tmp_path: Path) -> None:
     engines = [("tensorrt-rtx", "1.7.1", "8.9")]
     tiny.write_bundle(tmp_path / "b", {"model": tiny.add_one()}, target=tiny.L4_TARGET, engines=engines)
     with pytest.raises(BackendError, match="nothing on this machine runs it: tensorrt-rtx with .*cuda-python"):
