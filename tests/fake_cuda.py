@@ -25,6 +25,11 @@ class cudaMemcpyKind(enum.IntEnum):
     cudaMemcpyDeviceToHost = 2
 
 
+class cudaDeviceAttr(enum.IntEnum):
+    cudaDevAttrComputeCapabilityMajor = 75
+    cudaDevAttrComputeCapabilityMinor = 76
+
+
 class cudaStreamCaptureMode(enum.IntEnum):
     cudaStreamCaptureModeThreadLocal = 1
 
@@ -42,6 +47,7 @@ class FakeCuda:
     """
 
     cudaError_t, cudaMemcpyKind, cudaStreamCaptureMode = cudaError_t, cudaMemcpyKind, cudaStreamCaptureMode
+    cudaDeviceAttr = cudaDeviceAttr
     cudaHostAllocPortable = 1
     cudaStreamNonBlocking = 1
 
@@ -52,6 +58,7 @@ class FakeCuda:
         self.fail: dict[str, cudaError_t] = {}
         self.recording: dict[int, list[Callable[[], None]]] = {}
         self.current = 0
+        self.capability = (8, 9)
         self._devices, self._next, self._error = devices, 1, OK
 
     def _call(self, name: str) -> cudaError_t:
@@ -96,6 +103,13 @@ class FakeCuda:
     def cudaGetDeviceCount(self) -> tuple[Any, ...]:
         error = self._call("cudaGetDeviceCount")
         return (error, None) if error else (OK, self._devices)
+
+    def cudaDeviceGetAttribute(self, attr: cudaDeviceAttr, device: int) -> tuple[Any, ...]:
+        error = self._call("cudaDeviceGetAttribute")
+        return error, self.capability[attr - cudaDeviceAttr.cudaDevAttrComputeCapabilityMajor]
+
+    def cudaDriverGetVersion(self) -> tuple[Any, ...]:
+        return OK, 13010
 
     def cudaGetDevice(self) -> tuple[Any, ...]:
         return OK, self.current

@@ -47,7 +47,7 @@ def available_backends(bundle: Bundle, part: str | None = None) -> tuple[Candida
     """
     chosen = bundle.part(part)
     version, problem = _onnxruntime()
-    engines = [_of_engine(engine, version, problem) for engine in chosen.engines]
+    engines = [_of_engine(bundle, engine, version, problem) for engine in chosen.engines]
     return (*engines, _portable(bundle, chosen, problem))
 
 
@@ -136,9 +136,9 @@ def _onnxruntime() -> tuple[str | None, str]:
         return None, str(error)
 
 
-def _of_engine(engine: Engine, version: str | None, problem: str) -> Candidate:
+def _of_engine(bundle: Bundle, engine: Engine, version: str | None, problem: str) -> Candidate:
     if engine.kind in _GPU_KINDS:
-        return _of_gpu_engine(engine)
+        return _of_gpu_engine(bundle, engine)
     if engine.kind != "onnxruntime":
         return Candidate(engine.kind, engine.path, False, f"this edgebig runs no engines of {engine.kind}: update it")
     machine = this_architecture()
@@ -153,17 +153,18 @@ def _of_engine(engine: Engine, version: str | None, problem: str) -> Candidate:
     return Candidate(OnnxRuntimeCpu.name, engine.path, False, reason)
 
 
-def _of_gpu_engine(engine: Engine) -> Candidate:
-    """Looks for the libraries and a GPU; whether the engine suits them, TensorRT says when it loads it."""
+def _of_gpu_engine(bundle: Bundle, engine: Engine) -> Candidate:
+    """Looks for the libraries and a GPU, and whether the engine suits them by NVIDIA's rules."""
     from edgebig.runtime.gpu.cuda import Cuda, import_cuda
     from edgebig.runtime.gpu.engine import import_tensorrt
+    from edgebig.runtime.gpu.machine import this_machine, why_not, why_taken
 
     try:
-        Cuda(import_cuda())
-        here = import_tensorrt(engine.kind).__version__
+        machine = this_machine(engine.kind, import_tensorrt(engine.kind), Cuda(import_cuda()))
     except (MissingExtra, BackendError) as error:
         return Candidate(engine.kind, engine.path, False, str(error))
-    return Candidate(engine.kind, engine.path, True, f"built with {engine.version}, this machine has {here}")
+    refusal = why_not(bundle, engine, machine)
+    return Candidate(engine.kind, engine.path, not refusal, refusal or why_taken(engine, machine))
 
 
 def _portable(bundle: Bundle, part: Part, problem: str) -> Candidate:

@@ -97,6 +97,22 @@ class Cuda:
             raise BackendError(f"there is no GPU {device}: CUDA finds {count}, counted from 0")
         self._several = count > 1
 
+    # --- the device ---
+
+    def capability(self) -> str:
+        """The device's compute capability, ``8.9``."""
+        kinds = self._rt.cudaDeviceAttr
+        major, minor = (
+            self._checked("cudaDeviceGetAttribute", self._rt.cudaDeviceGetAttribute(kind, self.device))
+            for kind in (kinds.cudaDevAttrComputeCapabilityMajor, kinds.cudaDevAttrComputeCapabilityMinor)
+        )
+        return f"{int(major)}.{int(minor)}"
+
+    def driver(self) -> str:
+        """The newest CUDA that the driver serves, ``CUDA 12.6``."""
+        version = int(self._checked("cudaDriverGetVersion", self._rt.cudaDriverGetVersion()))
+        return f"CUDA {version // 1000}.{version % 1000 // 10}"
+
     # --- the current device, which belongs to the calling thread ---
 
     def enter(self) -> int | None:
