@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import enum
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 
@@ -59,6 +60,7 @@ class FakeCuda:
         self.recording: dict[int, list[Callable[[], None]]] = {}
         self.current = 0
         self.capability = (8, 9)
+        self.device_of: dict[int, int] = {}
         self._devices, self._next, self._error = devices, 1, OK
 
     def _call(self, name: str) -> cudaError_t:
@@ -117,6 +119,12 @@ class FakeCuda:
     def cudaSetDevice(self, device: int) -> tuple[Any, ...]:
         self.current = device
         return (self._call("cudaSetDevice"),)
+
+    def cudaDeviceSynchronize(self) -> tuple[Any, ...]:
+        return (self._call("cudaDeviceSynchronize"),)
+
+    def cudaPointerGetAttributes(self, ptr: int) -> tuple[Any, ...]:
+        return OK, SimpleNamespace(device=self.device_of.get(ptr, 0))
 
     def cudaMalloc(self, size: int) -> tuple[Any, ...]:
         return self._made("cudaMalloc", "device", (ctypes.c_uint8 * size)())

@@ -27,8 +27,8 @@ class PlanHeader:
 def plan_header(data: bytes) -> PlanHeader | None:
     """What an engine's first bytes say; ``None`` where they have no known layout.
 
-    As ``trtexec --getPlanVersionOnly`` reads it (NVIDIA/TensorRT, samples/common/sampleEngines.cpp): the tag ``ftrt``, a
-    serialization version of 0, and at byte 24 four bytes of version. TensorRT-RTX 1.7.1 writes the same with the tag
+    As ``trtexec --getPlanVersionOnly`` reads it (NVIDIA/TensorRT, samples/common/sampleEngines.cpp): the tag ``ftrt``,
+    a serialization version of 0, and at byte 24 four bytes of version. TensorRT-RTX 1.7.1 writes the same with the tag
     ``vtrt``.
     """
     kind = _TAGS.get(data[:4])
