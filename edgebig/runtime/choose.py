@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from edgebig.bundle import Bundle, Engine, Part
 from edgebig.errors import BackendError, MissingExtra
@@ -15,6 +17,8 @@ from edgebig.runtime.backend import Backend
 from edgebig.runtime.onnxruntime_cpu import OnnxRuntimeCpu, import_onnxruntime
 
 _GPU_KINDS = ("tensorrt", "tensorrt-rtx")
+_PROVIDERS: dict[str, Literal["tensorrt", "cuda"]] = {"onnxruntime-tensorrt": "tensorrt", "onnxruntime-cuda": "cuda"}
+"""Backends that run the portable graph on a GPU, best first."""
 
 
 @dataclass(frozen=True)
@@ -22,11 +26,12 @@ class Candidate:
     """One file of a bundle and the backend that it is for.
 
     Attributes:
-        backend: ``onnxruntime-cpu``, ``tensorrt`` or ``tensorrt-rtx``.
+        backend: ``tensorrt``, ``tensorrt-rtx``, ``onnxruntime-tensorrt``, ``onnxruntime-cuda`` or ``onnxruntime-cpu``.
         file: the graph or engine in the bundle.
         usable: whether this machine can run it, as far as one sees without loading it.
         reason: why it can or cannot.
         optimize: whether ONNX Runtime may use all its graph optimizations on it.
+        streams_weights: whether the engine was built so that its weights may stay in host memory.
     """
 
     backend: str
@@ -34,6 +39,7 @@ class Candidate:
     usable: bool
     reason: str
     optimize: bool = True
+    streams_weights: bool = False
 
     def __str__(self) -> str:
         return f"{self.backend} with {self.file}"
@@ -48,7 +54,10 @@ def available_backends(bundle: Bundle, part: str | None = None) -> tuple[Candida
     chosen = bundle.part(part)
     version, problem = _onnxruntime()
     engines = [_of_engine(bundle, engine, version, problem) for engine in chosen.engines]
-    return (*engines, _portable(bundle, chosen, problem))
+    on_gpu = sorted((c for c in engines if c.backend in _GPU_KINDS), key=lambda c: _GPU_KINDS.index(c.backend))
+    others = [c for c in engines if c.backend not in _GPU_KINDS]
+    providers = [] if bundle.manifest.target.get("compute_capability") is None else _on_providers(chosen, problem)
+    return (*on_gpu, *providers, *others, _portable(bundle, chosen, problem))
 
 
 def first_that_opens(
@@ -87,22 +96,26 @@ def first_that_opens(
 def warn_of_fallback(
     bundle: Bundle, candidates: Sequence[Candidate], taken: Candidate, why: Sequence[str], *, stacklevel: int
 ) -> None:
-    """Warns when a bundle for an NVIDIA device was opened on the CPU: it works, far slower than was meant.
+    """Warns when a bundle for an NVIDIA device was opened without its engine: it works, slower than was meant.
 
     ``why`` is what :func:`first_that_opens` said of each candidate.
     """
     target = bundle.manifest.target
-    if target.get("compute_capability") is None or taken.backend != OnnxRuntimeCpu.name:
+    if target.get("compute_capability") is None or taken.backend in _GPU_KINDS:
         return
     refused = [
         line.removeprefix(f"{candidate}: not taken: ")
         for candidate, line in zip(candidates, why, strict=True)
-        if candidate.backend != OnnxRuntimeCpu.name
+        if candidate.backend in _GPU_KINDS
     ]
     reason = refused[0] if refused else "it holds no engine, which a device of that kind builds for itself"
+    if taken.backend in _PROVIDERS:
+        where, advice = "on ONNX Runtime", f"an engine may be faster: run 'edgebig finish {bundle.path}'"
+    else:
+        where, advice = "on the CPU", "for speed on this CPU compile the model with '--target cpu'"
+    advice = "" if advice.rpartition(": ")[2] in reason else f"; {advice}"
     warnings.warn(
-        f"{bundle.path} was compiled for {target.get('name')} and runs on the CPU here: {reason}; "
-        "for speed on this CPU compile the model with '--target cpu'",
+        f"{bundle.path} was compiled for {target.get('name')} and runs {where} here: {reason}{advice}",
         RuntimeWarning,
         stacklevel=stacklevel,
     )
@@ -124,8 +137,27 @@ def _open(bundle: Bundle, candidate: Candidate, threads: int | None) -> Backend:
     if candidate.backend in _GPU_KINDS:
         from edgebig.runtime.tensorrt import TensorRtBackend
 
-        return TensorRtBackend(bundle.file(candidate.file), flavour=candidate.backend)
-    return OnnxRuntimeCpu(checked_graph(bundle, candidate.file), optimize=candidate.optimize, threads=threads)
+        return TensorRtBackend(
+            bundle.file(candidate.file),
+            flavour=candidate.backend,
+            weight_budget="auto" if candidate.streams_weights else None,
+        )
+    graph = checked_graph(bundle, candidate.file)
+    if candidate.backend in _PROVIDERS:
+        from edgebig.runtime.onnxruntime_gpu import OnnxRuntimeGpu
+
+        found = next(p for p in bundle.manifest.parts.values() if p.graph == candidate.file)
+        data = [file.sha256 for name, file in bundle.manifest.files.items() if name.startswith(candidate.file)]
+        return OnnxRuntimeGpu(
+            graph,
+            _PROVIDERS[candidate.backend],
+            optimize=candidate.optimize,
+            formats=tuple(found.precision),
+            profiles=found.profiles,
+            hashes=data,
+            cuda_graph=all(spec.is_static for spec in (*found.inputs, *found.outputs)),
+        )
+    return OnnxRuntimeCpu(graph, optimize=candidate.optimize, threads=threads)
 
 
 def _onnxruntime() -> tuple[str | None, str]:
@@ -164,7 +196,37 @@ def _of_gpu_engine(bundle: Bundle, engine: Engine) -> Candidate:
     except (MissingExtra, BackendError) as error:
         return Candidate(engine.kind, engine.path, False, str(error))
     refusal = why_not(bundle, engine, machine)
-    return Candidate(engine.kind, engine.path, not refusal, refusal or why_taken(engine, machine))
+    reason = refusal or why_taken(engine, machine)
+    return Candidate(engine.kind, engine.path, not refusal, reason, streams_weights=_streams_weights(engine))
+
+
+def _streams_weights(engine: Engine) -> bool:
+    """Whether its manifest says that it was built with weight streaming."""
+    try:
+        options = json.loads((engine.built or {}).get("options") or "{}")
+    except (TypeError, ValueError):
+        return False
+    return isinstance(options, dict) and options.get("weight_streaming") is True
+
+
+def _on_providers(part: Part, problem: str) -> list[Candidate]:
+    """The portable graph on ONNX Runtime's GPU providers."""
+    reasons = dict.fromkeys(_PROVIDERS, problem)
+    if not problem:
+        from edgebig.runtime.gpu.cuda import Cuda, import_cuda
+        from edgebig.runtime.onnxruntime_gpu import provider_problem
+
+        ort = import_onnxruntime()
+        reasons = {name: provider_problem(ort, provider) for name, provider in _PROVIDERS.items()}
+        if not all(reasons.values()):
+            try:
+                Cuda(import_cuda())
+            except MissingExtra:
+                pass  # ONNX Runtime looks for the GPU by itself
+            except BackendError as error:
+                reasons = {name: reason or str(error) for name, reason in reasons.items()}
+    taken = "the portable graph"
+    return [Candidate(n, part.graph, not r, r or taken, optimize=not part.quantized) for n, r in reasons.items()]
 
 
 def _portable(bundle: Bundle, part: Part, problem: str) -> Candidate:

@@ -42,9 +42,13 @@ def test_backends_that_are_not_here_are_named_with_the_reason(edgebig: Run, tmp_
     result = edgebig("bench", bundle.path, "--seconds", "0.02", "--json")
     assert result.err == ""
     part = result.json["parts"]["model"]
-    rtx, cpu = part["backends"]
+    rtx, *providers, cpu = part["backends"]
     assert (rtx["backend"], rtx["available"]) == ("tensorrt-rtx", False)
     assert rtx["reason"]
+    assert [(row["backend"], row["available"]) for row in providers] == [
+        ("onnxruntime-tensorrt", False),
+        ("onnxruntime-cuda", False),
+    ]
     assert (cpu["backend"], cpu["available"]) == ("onnxruntime-cpu", True)
     assert part["original"] is None
     shown = edgebig("bench", bundle.path, "--seconds", "0.02").out
