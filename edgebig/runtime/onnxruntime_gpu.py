@@ -72,7 +72,7 @@ class OnnxRuntimeGpu:
             device: which GPU, counted from 0.
             tf32: whether CUDA may round float32 factors to 10 bits of mantissa, as TensorFloat-32 does. Off, results
                 are those that the bundle's evidence tells of; TensorRT decides by itself.
-            cuda_graph: whether to try a CUDA graph, which wants static shapes: a graph with others is opened twice then.
+            cuda_graph: whether to try a CUDA graph, which wants static shapes; with others the graph is opened twice.
             contexts: how many threads run at once; further ones wait.
             onnxruntime, cuda: the modules ``onnxruntime`` and ``cuda.bindings.runtime``; by default those installed.
 

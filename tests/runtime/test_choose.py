@@ -139,7 +139,9 @@ def test_onnxruntime_on_the_gpu_serves_where_no_engine_fits(tmp_path: Path, monk
         r"compiled for l4 and runs on ONNX Runtime here: built for TensorRT 10\.3 on sm_87; this machine has 10\.3 on "
         r"sm_89: run 'edgebig finish .*b'$"
     )
-    with pytest.warns(RuntimeWarning, match=expected), load(bundle.path) as session:
+    with pytest.warns(RuntimeWarning, match=expected):
+        session = load(bundle.path)
+    with session:
         assert session.backend == "onnxruntime-tensorrt"
         assert session.run(X)["y"].tolist() == [[1, 1, 1]]
     providers, level = ort.opened[0]
@@ -149,9 +151,11 @@ def test_onnxruntime_on_the_gpu_serves_where_no_engine_fits(tmp_path: Path, monk
         assert session.run(X)["y"].tolist() == [[1, 1, 1]]
     assert ort.opened[-1][0][0][0] == "CUDAExecutionProvider"
     ort.falls_back = True
-    with pytest.warns(RuntimeWarning, match="runs on the CPU here"), load(bundle.path) as session:
-        assert session.backend == "onnxruntime-cpu"
-        assert any("fell back to CPUExecutionProvider" in line for line in session.why)
+    with pytest.warns(RuntimeWarning, match="runs on the CPU here"):
+        session = load(bundle.path)
+    assert session.backend == "onnxruntime-cpu"
+    assert any("fell back to CPUExecutionProvider" in line for line in session.why)
+    session.close()
 
 
 @pytest.mark.usefixtures("without_cuda")

@@ -112,8 +112,10 @@ class OrtLane:
         return take_array(name, given, self._cuda, self._stream)
 
     def _copy_in(self, name: str, array: Array) -> None:
-        shape, value = self._held.get(name, (None, None))
-        if shape != array.shape:
+        held = self._held.get(name)
+        if held is not None and held[0] == array.shape:
+            value = held[1]
+        else:
             value = self._value.ortvalue_from_shape_and_type(list(array.shape), array.dtype.type, *self._place)
             self._binding.bind_ortvalue_input(name, value)
             self._held[name] = array.shape, value
