@@ -35,8 +35,8 @@ _LOG_FATAL = 4
 class OnnxRuntimeGpu:
     """An ONNX graph in ONNX Runtime's CUDA or TensorRT provider; a :class:`~edgebig.runtime.backend.Backend`.
 
-    Each thread that runs at a time has an I/O binding of its own. Where all shapes are static and the provider can, runs
-    are one CUDA graph, and threads wait for each other.
+    Each thread that runs at a time has an I/O binding of its own. Where all shapes are static and the provider can,
+    runs are one CUDA graph, and threads wait for each other.
 
     Attributes:
         inputs, outputs: the specs that the graph itself declares.
