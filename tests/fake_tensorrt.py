@@ -105,11 +105,7 @@ class Engine:
 
     def __init__(self, trt: FakeTensorRt, logger: Any) -> None:
         self.trt, self.logger = trt, logger
-        self.streamable_weights_size = self.weight_streaming_budget_v2 = trt.streamable
         self.num_optimization_profiles = len(trt.batches)
-
-    def get_weight_streaming_automatic_budget(self) -> int:
-        return self.streamable_weights_size // 2
 
     def get_tensor_name(self, index: int) -> str:
         return "xy"[index]
@@ -151,7 +147,6 @@ class FakeTensorRt:
         self.contexts = self.executions = 0
         self.most_contexts = 100
         self.refuses = self.refuses_capture = False
-        self.streamable = 0
         self.profiles_set: list[int] = []
         self.host_code: list[bool] = []
 

@@ -35,9 +35,7 @@ A bundle holds the float32 original to compare with when it was compiled with --
 @click.option("--threads", type=click.IntRange(min=1), help="Processor threads of one run; all cores by default.")
 @click.option("--layers", is_flag=True, help="Also shows the time of each layer, where the backend tells it.")
 @click.option("--json", "as_json", is_flag=True, help="Prints one JSON object.")
-def command(
-    bundle: str, seconds: float, part: str | None, threads: int | None, layers: bool, as_json: bool
-) -> None:
+def command(bundle: str, seconds: float, part: str | None, threads: int | None, layers: bool, as_json: bool) -> None:
     """Measures BUNDLE on every backend that this machine has, on the inputs that it keeps.
 
     Latency is that of single runs, one after the other: p50, p90 and p99 in milliseconds.

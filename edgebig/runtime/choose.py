@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from collections.abc import Sequence
@@ -31,7 +30,6 @@ class Candidate:
         usable: whether this machine can run it, as far as one sees without loading it.
         reason: why it can or cannot.
         optimize: whether ONNX Runtime may use all its graph optimizations on it.
-        streams_weights: whether the engine was built so that its weights may stay in host memory.
     """
 
     backend: str
@@ -39,7 +37,6 @@ class Candidate:
     usable: bool
     reason: str
     optimize: bool = True
-    streams_weights: bool = False
 
     def __str__(self) -> str:
         return f"{self.backend} with {self.file}"
@@ -137,11 +134,7 @@ def _open(bundle: Bundle, candidate: Candidate, threads: int | None) -> Backend:
     if candidate.backend in _GPU_KINDS:
         from edgebig.runtime.tensorrt import TensorRtBackend
 
-        return TensorRtBackend(
-            bundle.file(candidate.file),
-            flavour=candidate.backend,
-            weight_budget="auto" if candidate.streams_weights else None,
-        )
+        return TensorRtBackend(bundle.file(candidate.file), flavour=candidate.backend)
     graph = checked_graph(bundle, candidate.file)
     if candidate.backend in _PROVIDERS:
         from edgebig.runtime.onnxruntime_gpu import OnnxRuntimeGpu
@@ -196,17 +189,7 @@ def _of_gpu_engine(bundle: Bundle, engine: Engine) -> Candidate:
     except (MissingExtra, BackendError) as error:
         return Candidate(engine.kind, engine.path, False, str(error))
     refusal = why_not(bundle, engine, machine)
-    reason = refusal or why_taken(engine, machine)
-    return Candidate(engine.kind, engine.path, not refusal, reason, streams_weights=_streams_weights(engine))
-
-
-def _streams_weights(engine: Engine) -> bool:
-    """Whether its manifest says that it was built with weight streaming."""
-    try:
-        options = json.loads((engine.built or {}).get("options") or "{}")
-    except (TypeError, ValueError):
-        return False
-    return isinstance(options, dict) and options.get("weight_streaming") is True
+    return Candidate(engine.kind, engine.path, not refusal, refusal or why_taken(engine, machine))
 
 
 def _on_providers(part: Part, problem: str) -> list[Candidate]:

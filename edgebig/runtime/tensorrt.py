@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import RLock
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -43,7 +43,6 @@ class TensorRtBackend:
         device: int = 0,
         cuda_graphs: bool = True,
         contexts: int = 4,
-        weight_budget: int | Literal["auto"] | None = None,
         tensorrt: Any = None,
         cuda: Any = None,
     ) -> None:
@@ -55,7 +54,6 @@ class TensorRtBackend:
             device: which GPU, counted from 0.
             cuda_graphs: whether shapes that recur are recorded as CUDA graphs.
             contexts: how many threads run at once; further ones wait.
-            weight_budget: of an engine built for weight streaming, as :class:`LoadedEngine` takes it.
             tensorrt, cuda: the modules ``tensorrt`` and ``cuda.bindings.runtime``; by default those installed.
 
         Raises:
@@ -71,7 +69,7 @@ class TensorRtBackend:
         self._closed = False
         before = self._cuda.enter()
         try:
-            self._engine = LoadedEngine(module, engine, weight_budget=weight_budget)
+            self._engine = LoadedEngine(module, engine)
             self._blocks = Blocks(self._cuda)
             self._pool: Pool[Lane] = Pool(self._new_lane, Lane.close, contexts)
             try:

@@ -1,4 +1,4 @@
-"""The TensorRT backend with arrays on the GPU, bound arrays, layer times and streamed weights, on a fake device."""
+"""The TensorRT backend with arrays on the GPU, bound arrays and layer times, on a fake device."""
 
 from __future__ import annotations
 
@@ -316,14 +316,3 @@ def test_memory_is_counted(cuda: FakeCuda, engine: Path) -> None:
     assert backend.device_memory() == len(b"engine") + 1000 + 256 + 256
     backend.close()
     assert backend.device_memory() == len(b"engine")
-
-
-def test_streamed_weights_get_a_budget(cuda: FakeCuda, engine: Path) -> None:
-    trt = FakeTensorRt(cuda)
-    with pytest.raises(BackendError, match=r"model\.engine streams no weights.*--weight-streaming"):
-        TensorRtBackend(engine, tensorrt=trt, cuda=cuda, weight_budget=10)
-    trt.streamable = 1000
-    for asked, given in ((300, 300), (5000, 1000), ("auto", 500), (None, 1000)):
-        backend = TensorRtBackend(engine, tensorrt=trt, cuda=cuda, weight_budget=asked)  # type: ignore[arg-type]
-        assert backend._engine._engine.weight_streaming_budget_v2 == given
-        backend.close()

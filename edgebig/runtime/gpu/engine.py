@@ -6,7 +6,7 @@ from collections import deque
 from importlib import import_module
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal
+from typing import Any
 
 from edgebig.errors import BackendError, MissingExtra
 from edgebig.runtime.gpu.buffers import Binding, dtype_name, numpy_dtype
@@ -45,18 +45,11 @@ class LoadedEngine:
         tensorrt: the module that runs it.
     """
 
-    def __init__(self, tensorrt: Any, path: Path, *, weight_budget: int | Literal["auto"] | None = None) -> None:
+    def __init__(self, tensorrt: Any, path: Path) -> None:
         """Deserializes the file, whose hash the caller has checked. Host code in the engine stays forbidden.
 
-        Args:
-            tensorrt: the module.
-            path: the engine.
-            weight_budget: of an engine that was built for weight streaming, bytes of its weights that stay in the
-                GPU's memory; ``auto`` for as many as TensorRT finds right for the memory that is free; by default all.
-
         Raises:
-            BackendError: TensorRT refuses it, it has a tensor that NumPy cannot hold, or a budget is given and it
-                streams no weights.
+            BackendError: TensorRT refuses it, or it has a tensor that NumPy cannot hold.
         """
         self.tensorrt, self.name = tensorrt, path.name
         self._logger = _logger(tensorrt)
@@ -72,8 +65,6 @@ class LoadedEngine:
             )
         self.file_bytes = path.stat().st_size
         self._contexts, self._lock = 0, Lock()
-        if weight_budget is not None:
-            self._stream_weights(weight_budget)
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
         self.bindings = tuple(self._binding(name) for name in names)
         self.profiles = tuple(self._profile(index) for index in range(self._engine.num_optimization_profiles))
@@ -111,20 +102,6 @@ class LoadedEngine:
         """Frees the engine, then the runtime; its contexts must be gone."""
         self._engine = None
         self._runtime = None
-
-    def _stream_weights(self, budget: int | Literal["auto"]) -> None:
-        engine = self._engine
-        streamable = int(engine.streamable_weights_size)
-        if streamable <= 0:
-            raise BackendError(
-                f"{self.name} streams no weights, so they take no budget: build it with --weight-streaming"
-            )
-        wanted = int(engine.get_weight_streaming_automatic_budget()) if budget == "auto" else min(budget, streamable)
-        engine.weight_streaming_budget_v2 = wanted
-        if int(engine.weight_streaming_budget_v2) != wanted:
-            raise BackendError(
-                f"TensorRT takes no weight budget of {wanted} bytes for {self.name}: {self.last_error()}"
-            )
 
     def _binding(self, name: str) -> Binding:
         trt, engine = self.tensorrt, self._engine
