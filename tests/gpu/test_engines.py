@@ -75,8 +75,11 @@ def mlp(flavour: Flavour, capability: str, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="module")
-def positive(flavour: Flavour, capability: str, tmp_path_factory: pytest.TempPathFactory) -> Built:
+def positive(capability: str, tmp_path_factory: pytest.TempPathFactory) -> Built:
     """The places of the positive elements of a vector, whose number hangs on the values."""
+    flavour = next((f for f in find_flavours() if not f.is_rtx), None)
+    if flavour is None:  # 1.7.1 takes no NonZero, Compress or Unique, and has no kernel for NonMaxSuppression
+        pytest.skip("TensorRT-RTX builds nothing whose output's size hangs on values, and TensorRT is not installed")
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n"])
     y = helper.make_tensor_value_info("y", TensorProto.INT64, [1, "m"])
     zero = numpy_helper.from_array(np.zeros((), np.float32), "zero")
