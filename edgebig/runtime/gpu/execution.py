@@ -91,7 +91,7 @@ class Execution:
         """Ties pinned arrays to the context; :meth:`run_bound` then reads and writes them.
 
         Raises:
-            BackendError: CUDA or TensorRT failed, or an output is of another shape than its array.
+            BackendError: CUDA or TensorRT failed.
         """
         for buffer in self._inputs:
             buffer.lend_host(inputs[buffer.binding.name])
@@ -100,20 +100,16 @@ class Execution:
             buffer = self._outputs[name]
             if array is None or buffer.allocator is not None:
                 continue
-            if buffer.shape != array.shape:
-                raise BackendError(
-                    f"the output {name!r} of {self._engine.name} is {buffer.shape}, its buffer {array.shape}: "
-                    "bind it anew"
-                )
-            buffer.lend_host(array)
-            self._point(buffer, buffer.room())
+            if buffer.shape == array.shape:  # else run_bound says so
+                buffer.lend_host(array)
+                self._point(buffer, buffer.room())
         self._bound = outputs
 
     def run_bound(self) -> list[Array]:
         """A run on the arrays that are bound; new arrays for the outputs that have none.
 
         Raises:
-            BackendError: CUDA or TensorRT failed, or a value-dependent output does not fit its array.
+            BackendError: CUDA or TensorRT failed, or an output does not fit its array.
         """
         if self._graph is not None:
             self._cuda.launch(self._graph, self._stream)
@@ -125,7 +121,7 @@ class Execution:
             buffer = self._outputs[name]
             if array is None:
                 made.append(self._taken(buffer))
-            elif buffer.allocator is not None:
+            elif buffer.lent is not array:
                 found = self._taken(buffer)
                 if found.shape != array.shape:
                     raise BackendError(f"the output {name!r} is {found.shape}, its buffer {array.shape}: bind it anew")

@@ -164,7 +164,7 @@ class BoundArrays:
 
         Raises:
             InputError: no profile of the engine takes the shapes.
-            BackendError: CUDA or TensorRT failed, or an output is of another shape than its array.
+            BackendError: CUDA or TensorRT failed.
         """
         specs = [binding.spec() for binding in engine.bindings if binding.is_input]
         profile = choose_profile(engine.profiles, checked_shapes(specs, inputs))
@@ -174,7 +174,7 @@ class BoundArrays:
             self._execution = Execution(engine, cuda, self._stream)
             self._execution.bind(inputs, outputs, profile)
             if cuda_graphs and self._execution.can_be_graph:
-                self._execution.run_bound()
+                self._execution.run((), inputs, profile)
                 self._execution.capture()
         except BaseException:
             self.close()
