@@ -102,6 +102,14 @@ class Bundle:
             self._checked.add(name)
         return path
 
+    def peek(self, name: str, size: int) -> bytes:
+        """The first bytes of a file, unchecked: to say something of it, not to use it. Empty where it is not there."""
+        try:
+            with self._outside.get(name, self.path / name).open("rb") as stream:
+                return stream.read(size)
+        except OSError:
+            return b""
+
     def with_engine(self, part: str, engine: Engine, path: Path) -> Bundle:
         """This bundle with one more engine, the first of the part, that lies at ``path`` outside it.
 

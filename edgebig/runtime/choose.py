@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
+from typing import Literal
 
 from edgebig.bundle import Bundle, Engine, Part
 from edgebig.errors import BackendError, MissingExtra
@@ -19,6 +20,9 @@ from edgebig.runtime.backend import Backend
 from edgebig.runtime.onnxruntime_cpu import OnnxRuntimeCpu, import_onnxruntime
 
 _GPU_KINDS = ("tensorrt", "tensorrt-rtx")
+_PROVIDERS: dict[str, Literal["tensorrt", "cuda"]] = {"onnxruntime-tensorrt": "tensorrt", "onnxruntime-cuda": "cuda"}
+"""Backends that run the portable graph on a GPU, best first."""
+
 _LARGE = 1 << 20
 _LOG = logging.getLogger("edgebig.runtime")
 
@@ -28,7 +32,7 @@ class Candidate:
     """One file of a bundle and the backend that it is for.
 
     Attributes:
-        backend: ``onnxruntime-cpu``, ``tensorrt`` or ``tensorrt-rtx``.
+        backend: ``tensorrt``, ``tensorrt-rtx``, ``onnxruntime-tensorrt``, ``onnxruntime-cuda`` or ``onnxruntime-cpu``.
         file: the graph or engine in the bundle.
         usable: whether this machine can run it, as far as one sees without loading it.
         reason: why it can or cannot.
@@ -53,8 +57,11 @@ def available_backends(bundle: Bundle, part: str | None = None) -> tuple[Candida
     """
     chosen = bundle.part(part)
     version, problem = _onnxruntime()
-    engines = [_of_engine(engine, version, problem) for engine in chosen.engines]
-    return (*engines, _portable(bundle, chosen, problem))
+    engines = [_of_engine(bundle, engine, version, problem) for engine in chosen.engines]
+    on_gpu = sorted((c for c in engines if c.backend in _GPU_KINDS), key=lambda c: _GPU_KINDS.index(c.backend))
+    others = [c for c in engines if c.backend not in _GPU_KINDS]
+    providers = [] if bundle.manifest.target.get("compute_capability") is None else _on_providers(chosen, problem)
+    return (*on_gpu, *providers, *others, _portable(bundle, chosen, problem))
 
 
 def first_that_opens(
@@ -108,24 +115,27 @@ def preferred_first(candidates: Sequence[Candidate], prefer: str | None) -> list
 
 
 def warn_of_fallback(bundle: Bundle, candidates: Sequence[Candidate], taken: Candidate, why: Sequence[str]) -> None:
-    """Warns when a bundle for an NVIDIA device was opened on the CPU: it works, far slower than was meant.
+    """Warns when a bundle for an NVIDIA device was opened without its engine: it works, slower than was meant.
 
     ``why`` is what :func:`first_that_opens` said of each candidate.
     """
     target = bundle.manifest.target
-    if target.get("compute_capability") is None or taken.backend != OnnxRuntimeCpu.name:
+    if target.get("compute_capability") is None or taken.backend in _GPU_KINDS:
         return
     refused = [
         line.removeprefix(f"{candidate}: not taken: ")
         for candidate, line in zip(candidates, why, strict=True)
-        if candidate.backend != OnnxRuntimeCpu.name
+        if candidate.backend in _GPU_KINDS
     ]
     reason = refused[0] if refused else "it holds no engine, which a device of that kind builds for itself"
-    _warn(
-        f"{bundle.path} was compiled for {target.get('name')} and runs on the CPU here: {reason}; "
-        f"where the device is, 'edgebig finish {bundle.path}' mends it (--dry-run says what is missing); "
-        "for speed on this CPU compile the model with '--target cpu'"
-    )
+    finish = f"where the device is, 'edgebig finish {bundle.path}' mends it (--dry-run says what is missing)"
+    if taken.backend in _PROVIDERS:
+        where, advice = "on ONNX Runtime", f"; an engine may be faster: run 'edgebig finish {bundle.path}'"
+    else:
+        where, advice = "on the CPU", f"; {finish}; for speed on this CPU compile the model with '--target cpu'"
+    if f"'edgebig finish {bundle.path}'" in reason:  # it was said already
+        advice = "" if taken.backend in _PROVIDERS else "; for speed on this CPU compile the model with '--target cpu'"
+    _warn(f"{bundle.path} was compiled for {target.get('name')} and runs {where} here: {reason}{advice}")
 
 
 def warn_of_another(bundle: Bundle, prefer: str, taken: Candidate, why: Sequence[str]) -> None:
@@ -198,6 +208,20 @@ def _open(bundle: Bundle, candidate: Candidate, threads: int | None) -> Backend:
         from edgebig.runtime.tensorrt import TensorRtBackend
 
         return TensorRtBackend(bundle.file(candidate.file), flavour=candidate.backend)
+    if candidate.backend in _PROVIDERS:
+        from edgebig.runtime.onnxruntime_gpu import OnnxRuntimeGpu
+
+        found = next(p for p in bundle.manifest.parts.values() if p.graph == candidate.file)
+        data = [file.sha256 for name, file in bundle.manifest.files.items() if name.startswith(candidate.file)]
+        return OnnxRuntimeGpu(
+            checked_graph(bundle, candidate.file),
+            _PROVIDERS[candidate.backend],
+            optimize=candidate.optimize,
+            formats=tuple(found.precision),
+            profiles=found.profiles,
+            hashes=data,
+            cuda_graph=all(spec.is_static for spec in (*found.inputs, *found.outputs)),
+        )
     with checked_meanwhile(bundle, candidate.file) as graph:
         return OnnxRuntimeCpu(graph, optimize=candidate.optimize, threads=threads)
 
@@ -210,9 +234,9 @@ def _onnxruntime() -> tuple[str | None, str]:
         return None, str(error)
 
 
-def _of_engine(engine: Engine, version: str | None, problem: str) -> Candidate:
+def _of_engine(bundle: Bundle, engine: Engine, version: str | None, problem: str) -> Candidate:
     if engine.kind in _GPU_KINDS:
-        return _of_gpu_engine(engine)
+        return _of_gpu_engine(bundle, engine)
     if engine.kind != "onnxruntime":
         return Candidate(engine.kind, engine.path, False, f"this edgebig runs no engines of {engine.kind}: update it")
     machine = this_architecture()
@@ -227,17 +251,38 @@ def _of_engine(engine: Engine, version: str | None, problem: str) -> Candidate:
     return Candidate(OnnxRuntimeCpu.name, engine.path, False, reason)
 
 
-def _of_gpu_engine(engine: Engine) -> Candidate:
-    """Looks for the libraries and a GPU; whether the engine suits them, TensorRT says when it loads it."""
+def _of_gpu_engine(bundle: Bundle, engine: Engine) -> Candidate:
+    """Looks for the libraries and a GPU, and whether the engine suits them by NVIDIA's rules."""
     from edgebig.runtime.gpu.cuda import Cuda, import_cuda
     from edgebig.runtime.gpu.engine import import_tensorrt
+    from edgebig.runtime.gpu.machine import this_machine, why_not, why_taken
 
     try:
-        Cuda(import_cuda())
-        here = import_tensorrt(engine.kind).__version__
+        machine = this_machine(engine.kind, import_tensorrt(engine.kind), Cuda(import_cuda()))
     except (MissingExtra, BackendError) as error:
         return Candidate(engine.kind, engine.path, False, str(error))
-    return Candidate(engine.kind, engine.path, True, f"built with {engine.version}, this machine has {here}")
+    refusal = why_not(bundle, engine, machine)
+    return Candidate(engine.kind, engine.path, not refusal, refusal or why_taken(engine, machine))
+
+
+def _on_providers(part: Part, problem: str) -> list[Candidate]:
+    """The portable graph on ONNX Runtime's GPU providers."""
+    reasons = dict.fromkeys(_PROVIDERS, problem)
+    if not problem:
+        from edgebig.runtime.gpu.cuda import Cuda, import_cuda
+        from edgebig.runtime.onnxruntime_gpu import provider_problem
+
+        ort = import_onnxruntime()
+        reasons = {name: provider_problem(ort, provider) for name, provider in _PROVIDERS.items()}
+        if not all(reasons.values()):
+            try:
+                Cuda(import_cuda())
+            except MissingExtra:
+                pass  # ONNX Runtime looks for the GPU by itself
+            except BackendError as error:
+                reasons = {name: reason or str(error) for name, reason in reasons.items()}
+    taken = "the portable graph"
+    return [Candidate(n, part.graph, not r, r or taken, optimize=not part.quantized) for n, r in reasons.items()]
 
 
 def _portable(bundle: Bundle, part: Part, problem: str) -> Candidate:

@@ -16,6 +16,7 @@ import tiny
 from fake_cuda import FakeCuda
 from fake_tensorrt import FakeTensorRt
 from onnx import TensorProto, helper, numpy_helper
+from ort_on_cpu import OrtOnCpu
 
 from edgebig.bundle import Bundle
 from edgebig.errors import BackendError, BundleError, MissingExtra, UsageError
@@ -120,6 +121,62 @@ def test_an_engine_for_the_gpu_is_taken_where_one_is(tmp_path: Path, monkeypatch
         load(bundle.path)
 
 
+def test_the_best_candidate_goes_first_and_each_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = FakeCuda()
+    monkeypatch.setattr("edgebig.runtime.gpu.cuda.import_cuda", lambda: cuda)
+    monkeypatch.setattr("edgebig.runtime.gpu.engine.import_tensorrt", lambda flavour: FakeTensorRt(cuda))
+    engines = [("tensorrt-rtx", "10.3.0", "8.6"), ("tensorrt", "10.3.0", "8.7"), ("tensorrt", "10.3.0", "8.9")]
+    bundle = tiny.write_bundle(tmp_path / "b", {"model": tiny.add_one()}, target=tiny.L4_TARGET, engines=engines)
+    candidates = available_backends(bundle)
+    assert [(c.backend, c.file.rpartition("/")[2], c.usable) for c in candidates] == [
+        ("tensorrt", "model.1.engine", False),
+        ("tensorrt", "model.2.engine", True),
+        ("tensorrt-rtx", "model.0.engine", False),
+        ("onnxruntime-tensorrt", "model.onnx", False),
+        ("onnxruntime-cuda", "model.onnx", False),
+        ("onnxruntime-cpu", "model.onnx", True),
+    ]
+    finish = f"run 'edgebig finish {tmp_path / 'b'}'"
+    assert candidates[0].reason == (f"built for TensorRT 10.3 on sm_87; this machine has 10.3 on sm_89: {finish}")
+    assert candidates[2].reason.endswith(f"on sm_86; this machine has 10.3 on sm_89: {finish}")
+    assert "here has no TensorRT provider" in candidates[3].reason
+
+
+def test_onnxruntime_on_the_gpu_serves_where_no_engine_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEBIG_CACHE", str(tmp_path / "cache"))
+    ort = OrtOnCpu(tmp_path)
+    for module in ("choose", "onnxruntime_gpu", "onnxruntime_cpu"):
+        monkeypatch.setattr(f"edgebig.runtime.{module}.import_onnxruntime", lambda: ort)
+    monkeypatch.setattr("edgebig.runtime.gpu.cuda.import_cuda", FakeCuda)
+    monkeypatch.setattr("edgebig.runtime.onnxruntime_gpu.import_cuda", FakeCuda)
+    monkeypatch.setattr("edgebig.runtime.gpu.engine.import_tensorrt", lambda flavour: FakeTensorRt(FakeCuda()))
+    engines = [("tensorrt", "10.3.0", "8.7")]
+    bundle = tiny.write_bundle(
+        tmp_path / "b", {"model": tiny.add_one()}, target=tiny.L4_TARGET, engines=engines, quantized=True, external=True
+    )
+    expected = (
+        r"compiled for l4 and runs on ONNX Runtime here: built for TensorRT 10\.3 on sm_87; this machine has 10\.3 on "
+        r"sm_89: run 'edgebig finish .*b'$"
+    )
+    with pytest.warns(RuntimeWarning, match=expected):
+        session = load(bundle.path)
+    with session:
+        assert session.backend == "onnxruntime-tensorrt"
+        assert session.run(X)["y"].tolist() == [[1, 1, 1]]
+    providers, level = ort.opened[0]
+    assert level == onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    assert providers[0][1]["trt_engine_cache_path"].startswith(str(tmp_path / "cache/onnxruntime-tensorrt"))
+    with load(bundle.path, prefer="onnxruntime-cuda") as session:
+        assert session.run(X)["y"].tolist() == [[1, 1, 1]]
+    assert ort.opened[-1][0][0][0] == "CUDAExecutionProvider"
+    ort.falls_back = True
+    with pytest.warns(RuntimeWarning, match="runs on the CPU here"):
+        session = load(bundle.path)
+    assert session.backend == "onnxruntime-cpu"
+    assert any("fell back to CPUExecutionProvider" in line for line in session.why)
+    session.close()
+
+
 @pytest.mark.usefixtures("without_cuda")
 def test_a_bundle_for_an_nvidia_device_warns_once_when_the_cpu_runs_it(tmp_path: Path) -> None:
     engines = [("tensorrt-rtx", "1.7.1", "8.9")]
@@ -173,7 +230,9 @@ def test_a_required_backend_is_taken_or_nothing_is(tmp_path: Path) -> None:
     tiny.write_bundle(tmp_path / "b", {"model": tiny.add_one()}, target=tiny.L4_TARGET, engines=engines)
     with pytest.raises(BackendError, match="nothing on this machine runs it: tensorrt-rtx with .*cuda-python"):
         load(tmp_path / "b", require="tensorrt-rtx")
-    with pytest.raises(BackendError, match="nothing for the backend 'cuda': it has tensorrt-rtx, onnxruntime-cpu$"):
+    with pytest.raises(
+        BackendError, match="nothing for the backend 'cuda': it has tensorrt-rtx, onnxruntime-tensorrt, "
+    ):
         load(tmp_path / "b", require="cuda")
 
 
@@ -201,8 +260,11 @@ def test_only_quantized_graphs_for_other_devices_are_held_at_basic(
     tmp_path: Path, target: dict[str, object], quantized: bool, optimize: bool
 ) -> None:
     bundle = tiny.write_bundle(tmp_path / "b", {"model": tiny.add_one()}, target=target, quantized=quantized)
-    (candidate,) = available_backends(Bundle.open(bundle.path))
-    assert candidate.optimize is optimize
+    candidates = available_backends(Bundle.open(bundle.path))
+    backends = ["onnxruntime-cpu"]
+    if target is tiny.L4_TARGET:
+        backends = ["onnxruntime-tensorrt", "onnxruntime-cuda", *backends]
+    assert [(c.backend, c.optimize) for c in candidates] == [(backend, optimize) for backend in backends]
 
 
 def test_an_fp8_graph_gives_on_the_cpu_what_its_arithmetic_says(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from importlib import import_module
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from edgebig.errors import BackendError, MissingExtra
@@ -62,6 +63,8 @@ class LoadedEngine:
                 f"TensorRT {tensorrt.__version__} does not load {path.name}: {self.last_error()}: "
                 "build it here with 'edgebig finish'"
             )
+        self.file_bytes = path.stat().st_size
+        self._contexts, self._lock = 0, Lock()
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
         self.bindings = tuple(self._binding(name) for name in names)
         self.profiles = tuple(self._profile(index) for index in range(self._engine.num_optimization_profiles))
@@ -78,6 +81,17 @@ class LoadedEngine:
         if context is None:
             raise BackendError(f"TensorRT makes no context of {self.name}: {self.last_error()}")
         return context
+
+    def count(self, change: int) -> None:
+        """Counts contexts that were made (1) and dropped (-1)."""
+        with self._lock:
+            self._contexts += change
+
+    def device_memory(self) -> int:
+        """Bytes on the device: the weights, for which the file's size stands, and each context's scratch memory."""
+        engine = self._engine
+        scratch = 0 if engine is None else int(engine.device_memory_size_v2)
+        return self.file_bytes + self._contexts * scratch
 
     def last_error(self) -> str:
         """What TensorRT said last, of a length that people read."""
