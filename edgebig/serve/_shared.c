@@ -176,9 +176,9 @@ static PyObject *words_wake(Words *self, PyObject *args)
     return PyLong_FromLong(syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0));
 }
 
-/* Until the word is (`wanted`) or is no longer (!`wanted`) `value`: looks for `spin` ns, then sleeps, with `flag` set, up
- * to `timeout` ns in all. A signal ends it too. */
-static uint32_t wait_for(uint32_t *word, uint32_t *flag, uint32_t value, int wanted, int64_t timeout, int64_t spin)
+/* Until the word is (`wanted`) or is no longer (!`wanted`) `value`: looks for `spin` ns, then sleeps, counted in
+ * `sleepers`, up to `timeout` ns in all. A signal ends it too. */
+static uint32_t wait_for(uint32_t *word, uint32_t *sleepers, uint32_t value, int wanted, int64_t timeout, int64_t spin)
 {
     int64_t start = now_ns(), end = start + timeout, spun = start + (spin < timeout ? spin : timeout), now = start;
     uint32_t found = __atomic_load_n(word, __ATOMIC_SEQ_CST);
@@ -191,25 +191,25 @@ static uint32_t wait_for(uint32_t *word, uint32_t *flag, uint32_t value, int wan
     }
     if ((found == value) == wanted || now >= end)
         return found;
-    __atomic_store_n(flag, 1, __ATOMIC_SEQ_CST);
+    __atomic_add_fetch(sleepers, 1, __ATOMIC_SEQ_CST);
     while (((found = __atomic_load_n(word, __ATOMIC_SEQ_CST)) == value) != wanted && (now = now_ns()) < end) {
         struct timespec left = {(time_t)((end - now) / 1000000000), (long)((end - now) % 1000000000)};
         if (syscall(SYS_futex, word, FUTEX_WAIT, found, &left, NULL, 0) < 0 && errno == EINTR)
             break;
     }
-    __atomic_store_n(flag, 0, __ATOMIC_SEQ_CST);
+    __atomic_sub_fetch(sleepers, 1, __ATOMIC_SEQ_CST);
     return __atomic_load_n(word, __ATOMIC_SEQ_CST);
 }
 
 static PyObject *wait_with(Words *self, PyObject *args, int wanted)
 {
-    Py_ssize_t offset, flag_offset;
+    Py_ssize_t offset, count_offset;
     unsigned int value;
     long long timeout, spin;
-    uint32_t *word, *flag, found;
-    if (!PyArg_ParseTuple(args, "nnILL", &offset, &flag_offset, &value, &timeout, &spin))
+    uint32_t *word, *sleepers, found;
+    if (!PyArg_ParseTuple(args, "nnILL", &offset, &count_offset, &value, &timeout, &spin))
         return NULL;
-    if ((word = at(self, offset, 4)) == NULL || (flag = at(self, flag_offset, 4)) == NULL)
+    if ((word = at(self, offset, 4)) == NULL || (sleepers = at(self, count_offset, 4)) == NULL)
         return NULL;
     if (timeout < 0 || timeout > 3600000000000 || spin < 0) {
         PyErr_SetString(PyExc_ValueError, "waits are of 0 to 3600 s");
@@ -219,7 +219,7 @@ static PyObject *wait_with(Words *self, PyObject *args, int wanted)
     if (PyObject_GetBuffer(self->view.obj, &held, PyBUF_WRITABLE) < 0)
         return NULL;
     Py_BEGIN_ALLOW_THREADS
-    found = wait_for(word, flag, (uint32_t)value, wanted, (int64_t)timeout, (int64_t)spin);
+    found = wait_for(word, sleepers, (uint32_t)value, wanted, (int64_t)timeout, (int64_t)spin);
     Py_END_ALLOW_THREADS
     PyBuffer_Release(&held);
     if (PyErr_CheckSignals() < 0)
@@ -247,8 +247,8 @@ static PyMethodDef methods[] = {
     {"swap64", (PyCFunction)words_swap64, METH_VARARGS, "swap64(offset, expected, desired): whether it was swapped."},
     {"add32", (PyCFunction)words_add32, METH_VARARGS, "add32(offset, value): the sum."},
     {"wake", (PyCFunction)words_wake, METH_VARARGS, "wake(offset): how many were woken."},
-    {"wait_while", (PyCFunction)words_wait_while, METH_VARARGS, "wait_while(offset, flag, value, timeout_ns, spin_ns)"},
-    {"wait_until", (PyCFunction)words_wait_until, METH_VARARGS, "wait_until(offset, flag, value, timeout_ns, spin_ns)"},
+    {"wait_while", (PyCFunction)words_wait_while, METH_VARARGS, "wait_while(offset, sleepers, value, timeout_ns, spin_ns)"},
+    {"wait_until", (PyCFunction)words_wait_until, METH_VARARGS, "wait_until(offset, sleepers, value, timeout_ns, spin_ns)"},
     {NULL, NULL, 0, NULL},
 };
 

@@ -32,8 +32,8 @@ class Words:
     def wake(self, offset: int, /) -> int:
         """Wakes all that wait for the word; how many."""
 
-    def wait_while(self, offset: int, flag: int, value: int, timeout_ns: int, spin_ns: int, /) -> int:
-        """Waits until the word differs from ``value``: spins, then sleeps with the word at ``flag`` set to 1.
+    def wait_while(self, offset: int, sleepers: int, value: int, timeout_ns: int, spin_ns: int, /) -> int:
+        """Waits until the word differs from ``value``: spins, then sleeps, counted in the word at ``sleepers``.
 
         It also ends after ``timeout_ns`` (at most 3600 s) and with a signal.
 
@@ -41,5 +41,5 @@ class Words:
             The word's value.
         """
 
-    def wait_until(self, offset: int, flag: int, value: int, timeout_ns: int, spin_ns: int, /) -> int:
+    def wait_until(self, offset: int, sleepers: int, value: int, timeout_ns: int, spin_ns: int, /) -> int:
         """As :meth:`wait_while`, until the word is ``value``."""

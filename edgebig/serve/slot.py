@@ -33,6 +33,7 @@ def claim(segment: Segment, number: int, owner: int) -> bool:
     words, place = segment.words, segment.layout.slot(number)
     if words.load64(place) != 0 or not words.swap64(place, 0, owner):
         return False
+    words.store32(place + at.WAITING, 0)  # an owner that died asleep was counted
     words.store32(place + at.SLOT_STATE, at.IDLE)
     return True
 
