@@ -50,7 +50,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--calls", type=int, default=300, help="in each turn")
     parser.add_argument("--rounds", type=int, default=4, help="turns of each side")
-    parser.add_argument("--spin", type=int, default=20, help="as of edgebig serve")
+    parser.add_argument("--spin", type=int, default=20, help="microseconds, of the server and the clients")
     asked = parser.parse_args()
     before, figures, missing = machine(), [], []
     with tempfile.TemporaryDirectory(prefix="edgebig-bench-") as folder:
@@ -123,14 +123,14 @@ def measure(bundle: Path, client: Path | None, period_us: int, what: str, asked:
     try:
         frame = ((np.arange(np.prod(SHAPE)) % 251) / np.float32(251)).reshape(SHAPE).astype(np.float32)
         wait_for(name)
-        with load(bundle, threads=1) as session, Client(name) as python:
+        with load(bundle, threads=1) as session, Client(name, spin_us=asked.spin) as python:
             sides: dict[str, Callable[[], Times]] = {
                 "session.run in process": lambda: in_process(session, frame, asked.calls, period_us),
                 "Python client": lambda: timed(lambda: python.run({"x": frame}), asked.calls, period_us),
             }
             if client is not None:
                 for how in ("copy", "in-place"):
-                    sides[f"C client, {how}"] = lambda how=how: run_client(client, name, asked.calls, period_us, how)
+                    sides[f"C client, {how}"] = lambda how=how: run_client(client, name, asked, period_us, how)
             found: dict[str, list[Times]] = {side: [] for side in sides}
             for _ in range(asked.rounds):
                 for side, run in sides.items():
@@ -178,9 +178,10 @@ def timed(call: Callable[[], object], calls: int, period_us: int) -> Times:
     return times
 
 
-def run_client(client: Path, name: str, calls: int, period_us: int, how: str) -> Times:
+def run_client(client: Path, name: str, asked: argparse.Namespace, period_us: int, how: str) -> Times:
     """Times of the C client, in a process of its own."""
-    done = subprocess.run([client, name, str(calls), str(period_us), how], check=True, capture_output=True)
+    command = [client, name, str(asked.calls), str(period_us), how, str(asked.spin)]
+    done = subprocess.run(command, check=True, capture_output=True)
     return np.frombuffer(done.stdout, np.int64)
 
 

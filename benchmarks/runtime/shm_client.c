@@ -1,6 +1,6 @@
 /* Times single calls of a served model with one float32 input, for shm.py.
  *
- *     shm_client NAME CALLS PERIOD_US copy|in-place       nanoseconds of each call, int64, on standard output
+ *     shm_client NAME CALLS PERIOD_US copy|in-place SPIN_US     nanoseconds of each call, int64, on standard output
  *
  * copy: the frame lies in the caller's memory, is copied into a slot, and the outputs are copied out. in-place: the frame is
  * written where the server reads it before the clock starts, and the outputs are read where the server wrote them. */
@@ -66,11 +66,12 @@ int main(int argc, char **argv)
     int copies;
     float *frame;
 
-    if (argc != 5 || edgebig_shm_open(&model, argv[1], TIMEOUT_MS) != 0)
+    if (argc != 6 || edgebig_shm_open(&model, argv[1], TIMEOUT_MS) != 0)
         return 2;
     calls = strtol(argv[2], NULL, 10);
     period = strtol(argv[3], NULL, 10);
     copies = strcmp(argv[4], "copy") == 0;
+    edgebig_shm_set_spin(model, (int)strtol(argv[5], NULL, 10));
     input = edgebig_shm_input(model, 0);
     room = edgebig_shm_output(model, 0)->capacity;
     memset(&in, 0, sizeof in);

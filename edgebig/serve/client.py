@@ -229,7 +229,7 @@ class Slot:
                 break
             self._client.check_server()
             if monotonic_ns() >= end:
-                raise ServerTimeout(f"no answer within {timeout:g} s: the model takes longer, or others are before it")
+                raise ServerTimeout(f"no answer within {timeout:.2g} s: the model takes longer, or others are before it")
             spins = 0
         spin.learn(True, monotonic_ns() - start)
         self._check_answer(sequence)

@@ -128,7 +128,7 @@ class Server:
             words.store64(at.HEARTBEAT, monotonic_ns())
             for number in range(layout.slot_count):
                 owner = words.load64(layout.slot(number))
-                if owner not in (0, at.RECLAIMED) and is_dead(owner) and reclaim(self._segment, number, owner):
+                if owner not in (0, at.TAKEN_BACK) and is_dead(owner) and reclaim(self._segment, number, owner):
                     self._counts[3] += np.uint64(1)
 
 

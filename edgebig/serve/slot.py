@@ -40,7 +40,7 @@ def claim(segment: Segment, number: int, owner: int) -> bool:
 
 def reclaim(segment: Segment, number: int, owner: int) -> bool:
     """Takes the slot from a dead owner and frees it; whether it still was that owner's."""
-    if not segment.words.swap64(segment.layout.slot(number), owner, at.RECLAIMED):
+    if not segment.words.swap64(segment.layout.slot(number), owner, at.TAKEN_BACK):
         return False
     release(segment, number)
     return True

@@ -34,7 +34,7 @@ def status(name: str) -> dict[str, Any]:
         for number in range(layout.slot_count):
             place = layout.slot(number)
             owner = words.load64(place)
-            if owner not in (0, at.RECLAIMED):
+            if owner not in (0, at.TAKEN_BACK):
                 client = clients.setdefault(owner, _client(owner))
                 client["slots"].append(_SLOTS.get(words.load32(place + at.SLOT_STATE), "unknown"))
         return {
