@@ -1,4 +1,4 @@
-"""The parts that are compiled. They are optional: without a C compiler NumPy counts, more slowly, and `serve` is missing."""
+"""The parts that are compiled. Without a C compiler NumPy counts, more slowly, and there is no `edgebig serve`."""
 
 from setuptools import Extension, setup
 
@@ -11,6 +11,11 @@ setup(
             extra_compile_args=["-std=c99", "-O3", "-ffp-contract=off"],
             optional=True,
         ),
-        Extension("edgebig.serve._shared", ["edgebig/serve/_shared.c"], extra_compile_args=["-std=c99", "-D_GNU_SOURCE"], optional=True),
+        Extension(
+            "edgebig.serve._shared",
+            ["edgebig/serve/_shared.c"],
+            extra_compile_args=["-std=c99", "-D_GNU_SOURCE"],
+            optional=True,
+        ),
     ]
 )

@@ -2,9 +2,9 @@
 
     python benchmarks/runtime/shm.py [--json] [--calls N] [--rounds N] [--spin US]
 
-`edgebig serve` runs in a process of its own; the session in this process, the client in C (compiled here with -O2) and the
-one in Python take turns, all on one thread of ONNX Runtime and on the same frame. Two models of a float32 frame of
-exactly 1 MiB: one gives ten scores, the other, of one node, a frame of the same size. Each back to back and
+`edgebig serve` runs in a process of its own; the session in this process, the client in C (compiled here with -O2)
+and the one in Python take turns, all on one thread of ONNX Runtime and on the same frame. Two models of a float32
+frame of exactly 1 MiB: one gives ten scores, the other, of one node, a frame of the same size. Each back to back and
 at 100 calls a second, as a control loop does it.
 """
 
@@ -50,7 +50,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--calls", type=int, default=300, help="in each turn")
     parser.add_argument("--rounds", type=int, default=4, help="turns of each side")
-    parser.add_argument("--spin", type=int, default=20, help="microseconds, of the server and the clients")
+    parser.add_argument("--spin", type=int, default=50, help="microseconds, of the server and the clients")
     asked = parser.parse_args()
     before, figures, missing = machine(), [], []
     with tempfile.TemporaryDirectory(prefix="edgebig-bench-") as folder:
@@ -91,9 +91,7 @@ def to_frame() -> onnx.ModelProto:
     return _model([helper.make_node("Relu", ["x"], ["y"])], [], SHAPE)
 
 
-def _model(
-    nodes: list[onnx.NodeProto], weights: list[onnx.TensorProto], result: tuple[int, ...]
-) -> onnx.ModelProto:
+def _model(nodes: list[onnx.NodeProto], weights: list[onnx.TensorProto], result: tuple[int, ...]) -> onnx.ModelProto:
     ins = [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, SHAPE)]
     outs = [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, result)]
     graph = helper.make_graph(nodes, "frames", ins, outs, weights)

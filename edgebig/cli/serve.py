@@ -34,8 +34,10 @@ docs/shared-memory.md describes the memory; examples/c has a client in C, edgebi
 @click.option("--shapes", metavar="NAME:AxB,...", help="Largest shapes, where the bundle says none or larger ones.")
 @click.option("--part", metavar="NAME", help="Which of the model's graphs, where it has several.")
 @click.option("--threads", type=click.IntRange(min=1), help="Processor threads of one run; all cores by default.")
-@click.option("--mode", default="600", show_default=True, help="Permissions of the memory, octal: 660 lets the group in.")
-@click.option("--spin", type=click.IntRange(0, 10_000), default=20, show_default=True, help="Microseconds, see below.")
+@click.option(
+    "--mode", default="600", show_default=True, help="Permissions of the memory, octal: 660 lets the group in."
+)
+@click.option("--spin", type=click.IntRange(0, 10_000), default=50, show_default=True, help="Microseconds, see below.")
 @click.option("--json", "as_json", is_flag=True, help="Prints one JSON object: when it serves, or the status.")
 def command(
     bundle: str | None,
@@ -100,7 +102,7 @@ def _serve(
 
 
 def _shapes(text: str | None) -> dict[str, tuple[int, ...]]:
-    """``name:1x3,other:4`` by name; the last colon ends a name. As :func:`edgebig.recipe.parse_shapes`, which robots lack."""
+    """``name:1x3,other:4`` by name; the last colon ends a name: as ``edgebig.recipe`` has it, which robots lack."""
     found = {}
     for item in (text or "").split(",") if text else []:
         name, colon, dims = item.strip().rpartition(":")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Iterator, Mapping
@@ -41,7 +42,7 @@ class Client:
         inputs, outputs: names, dtypes and shapes, as a session has them; axes of any size are ``None``.
     """
 
-    def __init__(self, name: str, *, timeout: float = 5.0, spin_us: int = 20) -> None:
+    def __init__(self, name: str, *, timeout: float = 5.0, spin_us: int = 50) -> None:
         """Connects to the server of that name.
 
         Args:
@@ -178,8 +179,9 @@ class Slot:
         if tensor is None:
             raise InputError(f"the model has no input {name!r}: its inputs are {', '.join(self._tensors)}")
         wanted = tensor.largest if shape is None else shape
-        said = at.entry(tensor.spec.dtype, wanted) if len(wanted) <= at.MAX_RANK else None
-        if said is None or int(np.prod(wanted, dtype=np.int64)) * tensor.dtype.itemsize > tensor.capacity:
+        fits = len(wanted) <= at.MAX_RANK and min(wanted, default=0) >= 0
+        said = at.entry(tensor.spec.dtype, wanted) if fits else None
+        if said is None or math.prod(wanted) * tensor.dtype.itemsize > tensor.capacity:
             found, most = ("x".join(map(str, s)) for s in (wanted, tensor.largest))
             raise InputError(f"input {name!r} has room for {most}, found {found}: serve it with larger --shapes")
         start = self._place + tensor.entry
@@ -222,14 +224,14 @@ class Slot:
         spins = spin.limit()
         while True:
             left = max(end - monotonic_ns(), 0)
-            state = words.wait_until(
-                place + at.SLOT_STATE, place + at.WAITING, at.DONE, min(left, _SLICE), spins
-            )
+            state = words.wait_until(place + at.SLOT_STATE, place + at.WAITING, at.DONE, min(left, _SLICE), spins)
             if state == at.DONE:
                 break
             self._client.check_server()
             if monotonic_ns() >= end:
-                raise ServerTimeout(f"no answer within {timeout:.2g} s: the model takes longer, or others are before it")
+                raise ServerTimeout(
+                    f"no answer within {timeout:.2g} s: the model takes longer, or others are before it"
+                )
             spins = 0
         spin.learn(True, monotonic_ns() - start)
         self._check_answer(sequence)
@@ -253,7 +255,7 @@ class Slot:
         code, rank, *dims = at.ENTRY.unpack_from(self._segment.memory, self._place + tensor.entry)
         shape = tuple(dims[: min(rank, at.MAX_RANK)])
         fits = code == at.DTYPES[tensor.spec.dtype] and rank <= at.MAX_RANK and min(shape, default=0) >= 0
-        if not fits or int(np.prod(shape, dtype=np.float64)) * tensor.dtype.itemsize > tensor.capacity:
+        if not fits or math.prod(shape) * tensor.dtype.itemsize > tensor.capacity:
             raise BackendError(f"the server's output {tensor.spec.name!r} does not fit its slot: it is damaged")
         return shape
 

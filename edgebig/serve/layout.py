@@ -118,9 +118,7 @@ class Layout:
         return (*self.inputs, *self.outputs)
 
 
-def plan(
-    inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], largest: Sequence[Shape], slots: int
-) -> Layout:
+def plan(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], largest: Sequence[Shape], slots: int) -> Layout:
     """The layout for a model.
 
     Args:
@@ -151,9 +149,7 @@ def plan(
     if size > LARGEST:
         raise UsageError(f"the slots would take {size / 1e9:.0f} GB: give smaller --shapes, or fewer --slots")
     count = len(inputs)
-    return Layout(
-        tuple(tensors[:count]), tuple(tensors[count:]), slots, names, names_size, start, place, message, size
-    )
+    return Layout(tuple(tensors[:count]), tuple(tensors[count:]), slots, names, names_size, start, place, message, size)
 
 
 def up(size: int, to: int = ALIGN) -> int:

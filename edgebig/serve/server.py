@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from time import monotonic_ns
@@ -27,7 +28,7 @@ _REMEMBERED = 16  # sets of shapes for each slot
 class Server:
     """Serves a session through a segment, one request after the other, in the thread that calls :meth:`run`."""
 
-    def __init__(self, session: Session, name: str, layout: Layout, *, mode: int = 0o600, spin_us: int = 20) -> None:
+    def __init__(self, session: Session, name: str, layout: Layout, *, mode: int = 0o600, spin_us: int = 50) -> None:
         """Makes the segment; clients find it from now on.
 
         Args:
@@ -230,7 +231,7 @@ def _shape(tensor: Tensor, written: bytes) -> at.Shape:
                 f"axis {axis} of input {spec.name!r} may be 0 to {most} here, found {found} ({text}): "
                 "serve it with larger --shapes"
             )
-    if size != int(np.prod(shape, dtype=np.int64)) * tensor.dtype.itemsize:
+    if size != math.prod(shape) * tensor.dtype.itemsize:
         raise InputError(f"input {spec.name!r} of shape {text} has another size than the {size} bytes that were sent")
     return shape
 

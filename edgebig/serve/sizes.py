@@ -42,16 +42,18 @@ def largest_shapes(session: Session, profiles: Profiles, given: Mapping[str, Sha
         for dim, size in zip(spec.shape, known.get(spec.name, ()), strict=False):
             if isinstance(dim, str):
                 axes[dim] = max(axes.get(dim, 0), size)
-    inputs = {spec.name: known.get(spec.name) or _resolved(spec, axes) for spec in session.inputs}
-    for name, shape in inputs.items():
-        if shape is None:
+    inputs: dict[str, Shape] = {}
+    for spec in session.inputs:
+        name, size_of = spec.name, known.get(spec.name, _resolved(spec, axes))
+        if size_of is None:
             raise UsageError(
-                f"input {specs[name]} has axes of any size, and the bundle does not say how large they may be: "
-                f"give --shapes {name}:{'x'.join(str(d) if isinstance(d, int) else 'N' for d in specs[name].shape)}"
+                f"input {spec} has axes of any size, and the bundle does not say how large they may be: "
+                f"give --shapes {name}:{'x'.join(str(d) if isinstance(d, int) else 'N' for d in spec.shape)}"
             )
-    found = _run_on_zeros(session, {name: shape for name, shape in inputs.items() if shape is not None})
-    outputs = [given.get(spec.name) or _output(spec, axes, found) for spec in session.outputs]
-    return [shape for shape in inputs.values() if shape is not None] + outputs
+        inputs[name] = size_of
+    found = _run_on_zeros(session, inputs)
+    outputs = [given[s.name] if s.name in given else _output(s, axes, found) for s in session.outputs]
+    return [*inputs.values(), *outputs]
 
 
 def _check(spec: TensorSpec, shape: Shape) -> None:
@@ -89,7 +91,7 @@ def _run_on_zeros(session: Session, shapes: Mapping[str, Shape]) -> dict[str, Sh
     if missing:
         return BackendError(f"{missing[0]} cannot be made")
     feeds: dict[str, np.ndarray[Any, Any]] = {
-        name: np.zeros(shape, dtype=dtypes[name]) for name, shape in shapes.items()
+        name: np.zeros(size, dtype=dtypes[name]) for name, size in shapes.items()
     }
     try:
         return {name: array.shape for name, array in session.run(feeds).items()}

@@ -49,8 +49,8 @@ def reclaim(segment: Segment, number: int, owner: int) -> bool:
 def release(segment: Segment, number: int) -> None:
     """Gives up the slot, whatever its state; whoever calls this has it.
 
-    A request that the server has not begun is withdrawn. One that is running goes on, and the server frees the slot: the
-    state alone decides which of both does it.
+    A request that the server has not begun is withdrawn. One that is running goes on, and the server frees the slot:
+    the state alone decides which of both does it.
     """
     words, place = segment.words, segment.layout.slot(number)
     state = place + at.SLOT_STATE

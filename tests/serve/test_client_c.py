@@ -13,9 +13,11 @@ import served
 import tiny
 from served import C_CODE, Served, compile_c
 
+from edgebig.errors import BackendError
 from edgebig.runtime import load
 from edgebig.serve import layout as at
 from edgebig.serve import status
+from edgebig.serve.segment import attach
 
 HERE = Path(__file__).resolve().parent
 CHECKED = "address,undefined"
@@ -169,20 +171,38 @@ def test_the_slot_of_a_killed_client_is_taken_back(server: Served, stress: Path)
     assert run(stress, server.name, 2, 20) == "0 of 2 threads failed\n"
 
 
-@pytest.mark.parametrize(
-    ("place", "value"),
-    [(0, b"X"), (8, b"\2"), (12, struct.pack(">I", at.BYTE_ORDER)), (16, b"\1"), (32, b"\xff" * 4), (40, b"\xff" * 4), (48, b"\xff" * 8)]
-    + [(56, b"\xff" * 8), (56, b"\0" * 8), (64, b"\xff" * 4), (68, b"\1"), (72, b"\xff" * 4), (80, b"\xff" * 8)]
-    + [(at.HEADER_SIZE, b"\xff" * 4), (at.HEADER_SIZE + 12, b"\xff" * 4), (at.HEADER_SIZE + 144, b"\xff" * 8)],
-)
-def test_a_damaged_header_is_refused(server: Served, tmp_path: Path, stress: Path, place: int, value: bytes) -> None:
-    name = served.new_name()
+ALL = b"\xff" * 8
+DAMAGE = {
+    "magic": (0, b"X"),
+    "version": (8, b"\2"),
+    "byte_order": (12, struct.pack(">I", at.BYTE_ORDER)),
+    "segment_size": (16, b"\1"),
+    "header_size": (32, ALL[:4]),
+    "input_count": (40, ALL[:4]),
+    "slots_offset": (48, ALL),
+    "slot_stride": (56, ALL),
+    "slot_stride 0": (56, bytes(8)),
+    "slot_count": (64, ALL[:4]),
+    "entries_offset": (68, b"\1"),
+    "message_offset": (72, ALL[:4]),
+    "names_offset": (80, ALL),
+    "name_offset": (at.HEADER_SIZE, ALL[:4]),
+    "rank": (at.HEADER_SIZE + 12, ALL[:4]),
+    "offset": (at.HEADER_SIZE + 144, ALL),
+}
+
+
+@pytest.mark.parametrize("field", DAMAGE)
+def test_a_damaged_header_is_refused(server: Served, stress: Path, field: str) -> None:
+    (place, value), name = DAMAGE[field], served.new_name()
     copy = Path(f"/dev/shm/edgebig.{name}")
     content = bytearray(server.path.read_bytes())
     content[place : place + len(value)] = value
     try:
         copy.write_bytes(content)
         done = subprocess.run([stress, name, "1", "1"], capture_output=True, text=True)
+        with pytest.raises(BackendError, match="version|byte order|no segment of edgebig|is damaged"):
+            attach(name)
     finally:
         copy.unlink()
     expected = "not a segment of this version of edgebig, or a damaged one\n"

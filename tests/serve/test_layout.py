@@ -99,7 +99,9 @@ def test_an_axis_s_name_is_enough() -> None:
 def test_sizes_that_nobody_states_are_asked_for() -> None:
     with pytest.raises(UsageError, match="input x: float32 batchx3 has axes of any size.*: give --shapes x:Nx3"):
         largest_shapes(session(), {}, {})
-    with pytest.raises(UsageError, match=r"the size of output boxes: .* is unknown, .*zeros do not do.*--shapes boxes:"):
+    with pytest.raises(
+        UsageError, match=r"the size of output boxes: .* is unknown, .*zeros do not do.*--shapes boxes:"
+    ):
         largest_shapes(session(fails=True), PROFILES, {})
     found = largest_shapes(session(fails=True), PROFILES, {"boxes": (9, 4)})
     assert found == [(6, 3), (6, 64), (6, 5), (9, 4)]

@@ -52,16 +52,16 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def slow_model() -> onnx.ModelProto:
-    size = [200, 200]
-    body = helper.make_graph(
-        [helper.make_node("MatMul", ["a", "a"], ["p"]), helper.make_node("Clip", ["p", "low", "high"], ["b"])]
-        + [helper.make_node("Identity", ["go"], ["on"])],
-        "round",
-        [helper.make_tensor_value_info("i", TensorProto.INT64, []), helper.make_tensor_value_info("go", 9, [])]
-        + [helper.make_tensor_value_info("a", 1, size)],
-        [helper.make_tensor_value_info("on", 9, []), helper.make_tensor_value_info("b", 1, size)],
-        [helper.make_tensor("low", 1, [], [0.0]), helper.make_tensor("high", 1, [], [1.0])],
-    )
+    size, value = [200, 200], helper.make_tensor_value_info
+    nodes = [
+        helper.make_node("MatMul", ["a", "a"], ["p"]),
+        helper.make_node("Clip", ["p", "low", "high"], ["b"]),
+        helper.make_node("Identity", ["go"], ["on"]),
+    ]
+    ins = [value("i", TensorProto.INT64, []), value("go", TensorProto.BOOL, []), value("a", TensorProto.FLOAT, size)]
+    outs = [value("on", TensorProto.BOOL, []), value("b", TensorProto.FLOAT, size)]
+    limits = [helper.make_tensor(name, TensorProto.FLOAT, [], [x]) for name, x in (("low", 0.0), ("high", 1.0))]
+    body = helper.make_graph(nodes, "round", ins, outs, limits)
     graph = helper.make_graph(
         [helper.make_node("Loop", ["n", "", "x"], ["y"], body=body)],
         "slow",
