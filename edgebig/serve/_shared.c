@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <stdint.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -187,6 +188,8 @@ static uint32_t wait_for(uint32_t *word, uint32_t *sleepers, uint32_t value, int
             RELAX();
             found = __atomic_load_n(word, __ATOMIC_SEQ_CST);
         }
+        if ((found == value) != wanted)
+            sched_yield(); /* whoever is to change the word may be waiting for this very core */
         now = now_ns();
     }
     if ((found == value) == wanted || now >= end)

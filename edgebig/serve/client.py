@@ -63,7 +63,7 @@ class Client:
         layout = self._segment.layout
         self.inputs = [tensor.spec for tensor in layout.inputs]
         self.outputs = [tensor.spec for tensor in layout.outputs]
-        self._owner = owner_word(at.FIXED.unpack_from(self._segment.memory)[-2])
+        self._owner = owner_word(self._segment.header.pid_namespace)
         self._pid = os.getpid()
         self._spin = Spin(spin_us * 1000)
         self._sequence, self._lock = 0, threading.Lock()

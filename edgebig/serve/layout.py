@@ -9,6 +9,7 @@ import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,7 +25,7 @@ LARGEST = 1 << 40
 
 # The header's fields. What is never written again after the start comes first; then each line of 64 bytes is
 # written by one side, or rarely.
-FIXED = struct.Struct("=8sIIQQIIIIQQIIIIQQIIQ")
+FIXED = struct.Struct("=8sIIQQIIIIQQIIIIQQIIQ")  # of Fixed
 BELL, SLEEPING = 192, 196
 RELEASED, WANTING = 256, 260
 STATE, HEARTBEAT, RUNNING_SINCE = 320, 328, 336
@@ -69,6 +70,31 @@ DTYPES = {
 NAMES = {code: name for name, code in DTYPES.items()}
 
 Shape = tuple[int, ...]
+
+
+class Fixed(NamedTuple):
+    """The header's fields that are written once; docs/shared-memory.md explains each."""
+
+    magic: bytes
+    version: int
+    byte_order: int
+    segment_size: int
+    instance: int
+    header_size: int
+    tensor_stride: int
+    input_count: int
+    output_count: int
+    slots_offset: int
+    slot_stride: int
+    slot_count: int
+    entries_offset: int
+    message_offset: int
+    message_size: int
+    names_offset: int
+    names_size: int
+    server_pid: int
+    pid_namespace: int
+    server_start: int
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,11 @@ class Segment:
     def __init__(self, file: int, layout: Layout, memory: mmap.mmap, words: Any, instance: int) -> None:
         self.file, self.layout, self.memory, self.words, self.instance = file, layout, memory, words, instance
 
+    @property
+    def header(self) -> at.Fixed:
+        """What the server wrote once, at its start."""
+        return at.Fixed._make(at.FIXED.unpack_from(self.memory))
+
     def is_served(self) -> bool:
         """Whether the process that made it still lives: the kernel drops its lock with it, however it ends."""
         asked = fcntl.fcntl(self.file, fcntl.F_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
@@ -158,8 +163,8 @@ def attach(name: str, *, write: bool = True) -> Segment:
         size = os.fstat(file).st_size
         if size < at.HEADER_SIZE:
             raise BackendError(f"{path} is no segment of edgebig: it has {size} bytes")
-        flags = mmap.MAP_SHARED if write else mmap.MAP_PRIVATE
-        memory = mmap.mmap(file, size, flags=flags | mmap.MAP_POPULATE)
+        # a private mapping shows what others write, as long as it is not populated, which would copy it
+        memory = mmap.mmap(file, size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE if write else mmap.MAP_PRIVATE)
         layout, instance = read_layout(memory, size, str(path))
         return Segment(file, layout, memory, words.Words(memory), instance)
     except BaseException:
@@ -173,34 +178,39 @@ def read_layout(memory: mmap.mmap | bytes, size: int, name: str) -> tuple[Layout
     Raises:
         BackendError: another magic, version or byte order, or something that lies outside of ``size``.
     """
-    magic, version, order, *fields = at.FIXED.unpack_from(memory, 0)
-    if magic != at.MAGIC:
-        raise BackendError(f"{name} is no segment of edgebig: it begins with {bytes(magic)!r}")
-    if order != at.BYTE_ORDER:
-        raise BackendError(f"{name} has another byte order (0x{order:08x})")
-    if version != at.VERSION:
+    h = at.Fixed._make(at.FIXED.unpack_from(memory, 0))
+    if h.magic != at.MAGIC:
+        raise BackendError(f"{name} is no segment of edgebig: it begins with {h.magic!r}")
+    if h.byte_order != at.BYTE_ORDER:
+        raise BackendError(f"{name} has another byte order (0x{h.byte_order:08x})")
+    if h.version != at.VERSION:
         raise BackendError(
-            f"{name} has version {version} of the layout, this is edgebig for version {at.VERSION}: "
+            f"{name} has version {h.version} of the layout, this is edgebig for version {at.VERSION}: "
             "use the same edgebig on both sides"
         )
-    segment_size, instance, table, stride, ins, outs, start, step, count, _, message = fields[:11]
-    names, names_size = fields[12:14]
-    total = ins + outs
+    total = h.input_count + h.output_count
+    least, stride = at.ENTRIES + total * at.ENTRY.size, h.slot_stride
     fits = (
-        segment_size == size
-        and stride >= at.TENSOR.size
-        and table + total * stride <= size
-        and names + names_size <= size
-        and count > 0
-        and step >= at.ENTRIES + total * at.ENTRY.size + at.MESSAGE_SIZE
-        and start % at.ALIGN == step % at.ALIGN == 0
-        and start + count * step <= size
+        h.segment_size == size
+        and h.tensor_stride == at.TENSOR_STRIDE
+        and at.HEADER_SIZE <= h.header_size <= size - total * at.TENSOR_STRIDE
+        and h.names_offset + h.names_size <= size
+        and h.entries_offset == at.ENTRIES
+        and h.message_size == at.MESSAGE_SIZE
+        and least <= h.message_offset <= stride - at.MESSAGE_SIZE
+        and h.slots_offset % at.ALIGN == stride % at.ALIGN == 0
+        and h.slot_count > 0
+        and h.slots_offset + h.slot_count * stride <= size
     )
     if not fits:
         raise BackendError(f"{name} is damaged: its header does not fit its {size} bytes")
-    tensors = [_read_tensor(memory, table + i * stride, i, step, names + names_size, name) for i in range(total)]
-    layout = Layout(tuple(tensors[:ins]), tuple(tensors[ins:]), count, names, names_size, start, step, message, size)
-    return layout, instance
+    end = h.names_offset + h.names_size
+    tensors = tuple(
+        _read_tensor(memory, h.header_size + i * at.TENSOR_STRIDE, i, stride, end, name) for i in range(total)
+    )
+    ins, outs = tensors[: h.input_count], tensors[h.input_count :]
+    places = (h.slot_count, h.names_offset, h.names_size, h.slots_offset, stride, h.message_offset, size)
+    return Layout(ins, outs, *places), h.instance
 
 
 def _read_tensor(memory: mmap.mmap | bytes, place: int, number: int, step: int, end: int, name: str) -> Tensor:
@@ -217,10 +227,29 @@ def _read_tensor(memory: mmap.mmap | bytes, place: int, number: int, step: int, 
 
 def _write_header(memory: mmap.mmap, layout: Layout, instance: int) -> None:
     pid = os.getpid()
-    fixed = (at.MAGIC, at.VERSION, at.BYTE_ORDER, layout.size, instance, at.HEADER_SIZE, at.TENSOR_STRIDE)
-    counts = (len(layout.inputs), len(layout.outputs), layout.slots_offset, layout.slot_stride, layout.slot_count)
-    places = (at.ENTRIES, layout.message, at.MESSAGE_SIZE, layout.names_offset, layout.names_size)
-    at.FIXED.pack_into(memory, 0, *fixed, *counts, *places, pid, pid_namespace(), started(pid) or 0)
+    header = at.Fixed(
+        magic=at.MAGIC,
+        version=at.VERSION,
+        byte_order=at.BYTE_ORDER,
+        segment_size=layout.size,
+        instance=instance,
+        header_size=at.HEADER_SIZE,
+        tensor_stride=at.TENSOR_STRIDE,
+        input_count=len(layout.inputs),
+        output_count=len(layout.outputs),
+        slots_offset=layout.slots_offset,
+        slot_stride=layout.slot_stride,
+        slot_count=layout.slot_count,
+        entries_offset=at.ENTRIES,
+        message_offset=layout.message,
+        message_size=at.MESSAGE_SIZE,
+        names_offset=layout.names_offset,
+        names_size=layout.names_size,
+        server_pid=pid,
+        pid_namespace=pid_namespace(),
+        server_start=started(pid) or 0,
+    )
+    at.FIXED.pack_into(memory, 0, *header)
     place = layout.names_offset
     for number, tensor in enumerate(layout.tensors):
         name = tensor.spec.name.encode()

@@ -90,9 +90,7 @@ def _run_on_zeros(session: Session, shapes: Mapping[str, Shape]) -> dict[str, Sh
     missing = [spec for spec in session.inputs if spec.dtype not in DTYPES]
     if missing:
         return BackendError(f"{missing[0]} cannot be made")
-    feeds: dict[str, np.ndarray[Any, Any]] = {
-        name: np.zeros(size, dtype=dtypes[name]) for name, size in shapes.items()
-    }
+    feeds: dict[str, np.ndarray[Any, Any]] = {name: np.zeros(size, dtype=dtypes[name]) for name, size in shapes.items()}
     try:
         return {name: array.shape for name, array in session.run(feeds).items()}
     except EdgebigError as error:

@@ -25,7 +25,18 @@ def is_dead(owner: int) -> bool:
     if pid & at.FOREIGN:
         return False
     began = started(pid)
-    return began is None or began & 0xFFFFFFFF != owner >> 32
+    return not _is_hidden(pid) if began is None else began & 0xFFFFFFFF != owner >> 32
+
+
+def _is_hidden(pid: int) -> bool:
+    """Whether the process lives and /proc does not show it: mounted with ``hidepid``, it hides other users'."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return not os.path.exists(f"/proc/{pid}")
+    except (OSError, OverflowError):
+        return False
+    return False
 
 
 def claim(segment: Segment, number: int, owner: int) -> bool:

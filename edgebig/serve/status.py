@@ -40,7 +40,7 @@ def status(name: str) -> dict[str, Any]:
         return {
             "name": name,
             "state": _STATES.get(words.load32(at.STATE), "unknown") if served else "dead",
-            "pid": at.FIXED.unpack_from(memory)[-3],
+            "pid": segment.header.server_pid,
             "heartbeat_ms": (monotonic_ns() - words.load64(at.HEARTBEAT)) / 1e6,
             "running_ms": (monotonic_ns() - since) / 1e6 if since else None,
             "inputs": [_tensor(tensor) for tensor in layout.inputs],

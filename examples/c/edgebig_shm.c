@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -462,12 +463,14 @@ static void spin_for(edgebig_shm *client, const uint32_t *state, int64_t end)
     int i;
     if (__atomic_load_n(&client->typical_ns, __ATOMIC_RELAXED) > limit)
         return;
-    for (until = until < end ? until : end; now < until; now = now_ns())
+    for (until = until < end ? until : end; now < until; now = now_ns()) {
         for (i = 0; i < LOOKS; i++) {
             if (LOAD(state) == EDGEBIG_SHM_DONE)
                 return;
             relax();
         }
+        sched_yield(); /* the server may be waiting for this very core */
+    }
 }
 
 static int take_answer(edgebig_shm_slot *slot)

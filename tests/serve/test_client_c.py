@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import struct
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -93,6 +96,24 @@ def test_python_and_c_have_one_layout(tmp_path: Path) -> None:
     }
 
 
+def test_the_header_is_good_cpp(tmp_path: Path) -> None:
+    compiler = shutil.which(os.environ.get("CXX", "c++"))
+    if compiler is None:
+        pytest.skip("there is no C++ compiler")
+    code = tmp_path / "node.cpp"
+    code.write_text(
+        '#include "edgebig_shm.h"\n'
+        "int main() {\n"
+        "    static float frame[12], scores[4];\n"
+        "    edgebig_shm_array in = {frame, sizeof frame, EDGEBIG_FLOAT32, 2, {4, 3}};\n"
+        "    edgebig_shm_array out = {scores, sizeof scores, EDGEBIG_FLOAT32, 0, {0}};\n"
+        "    return edgebig_shm_run(nullptr, &in, &out, 100, nullptr, 0);\n"
+        "}\n"
+    )
+    flags = ("-std=c++17", "-Wall", "-Wextra", "-Werror", "-pedantic", f"-I{C_CODE}", "-c")
+    assert run(compiler, *flags, code, "-o", tmp_path / "node.o") == ""
+
+
 def test_every_refusal(server: Served, tmp_path: Path) -> None:
     program = compile_c(tmp_path / "faults", HERE / "faults.c", sanitize=CHECKED)
     before = status(server.name)
@@ -169,6 +190,17 @@ def test_the_slot_of_a_killed_client_is_taken_back(server: Served, stress: Path)
     assert served.until(lambda: status(server.name)["reclaimed"] == before + 2)
     assert status(server.name)["clients"] == []
     assert run(stress, server.name, 2, 20) == "0 of 2 threads failed\n"
+
+
+def test_clients_killed_at_any_moment_leave_nothing(server: Served, stress: Path) -> None:
+    random = np.random.default_rng(0)
+    for _ in range(12):
+        client = subprocess.Popen([str(stress), server.name, "3", "100000"], stdout=subprocess.DEVNULL)
+        time.sleep(random.uniform(0.1, 0.3))
+        client.kill()
+        client.wait()
+    assert served.until(lambda: status(server.name)["clients"] == [])
+    assert run(stress, server.name, 4, 50) == "0 of 4 threads failed\n"
 
 
 ALL = b"\xff" * 8
