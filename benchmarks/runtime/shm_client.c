@@ -16,6 +16,7 @@
 
 #define WARM_UP 20
 #define TIMEOUT_MS 10000
+#define OUTPUTS 8
 
 static int64_t now_ns(void)
 {
@@ -48,20 +49,22 @@ static int64_t call_in_place(edgebig_shm *model, const float *frame, uint64_t by
     return end - start;
 }
 
-static int64_t call_with_copies(edgebig_shm *model, edgebig_shm_array *in, edgebig_shm_array *out, uint64_t room)
+static int64_t call_with_copies(edgebig_shm *model, edgebig_shm_array *in, edgebig_shm_array *out)
 {
     int64_t start = now_ns();
-    out->bytes = room;
+    uint32_t i;
+    for (i = 0; i < edgebig_shm_output_count(model); i++)
+        out[i].bytes = edgebig_shm_output(model, i)->capacity;
     return edgebig_shm_run(model, in, out, TIMEOUT_MS, NULL, 0) == 0 ? now_ns() - start : -1;
 }
 
 int main(int argc, char **argv)
 {
     edgebig_shm *model;
-    edgebig_shm_array in, out;
+    edgebig_shm_array in, out[OUTPUTS];
     const edgebig_shm_tensor *input;
     long calls, period, n;
-    uint64_t i, room;
+    uint64_t i;
     int64_t *times, next;
     int copies;
     float *frame;
@@ -73,14 +76,15 @@ int main(int argc, char **argv)
     copies = strcmp(argv[4], "copy") == 0;
     edgebig_shm_set_spin(model, (int)strtol(argv[5], NULL, 10));
     input = edgebig_shm_input(model, 0);
-    room = edgebig_shm_output(model, 0)->capacity;
     memset(&in, 0, sizeof in);
-    memset(&out, 0, sizeof out);
+    memset(out, 0, sizeof out);
     frame = malloc(input->capacity);
-    out.data = malloc(room);
     times = calloc((size_t)calls, sizeof *times);
-    if (frame == NULL || out.data == NULL || times == NULL)
+    if (frame == NULL || times == NULL || edgebig_shm_output_count(model) > OUTPUTS)
         return 2;
+    for (i = 0; i < edgebig_shm_output_count(model); i++)
+        if ((out[i].data = malloc(edgebig_shm_output(model, (uint32_t)i)->capacity)) == NULL)
+            return 2;
     for (i = 0; i < input->capacity / sizeof *frame; i++)
         frame[i] = (float)(i % 251) / 251;
     in.data = frame;
@@ -93,7 +97,7 @@ int main(int argc, char **argv)
         int64_t took;
         if (period > 0)
             wait_until(next += period * 1000);
-        took = copies ? call_with_copies(model, &in, &out, room) : call_in_place(model, frame, in.bytes);
+        took = copies ? call_with_copies(model, &in, out) : call_in_place(model, frame, in.bytes);
         if (took < 0)
             return 1;
         if (n >= 0)
@@ -102,7 +106,8 @@ int main(int argc, char **argv)
     if (fwrite(times, sizeof *times, (size_t)calls, stdout) != (size_t)calls)
         return 1;
     free(frame);
-    free(out.data);
+    for (i = 0; i < OUTPUTS; i++)
+        free(out[i].data);
     free(times);
     edgebig_shm_close(model);
     return 0;
