@@ -225,7 +225,9 @@ def _shape(tensor: Tensor, written: bytes) -> at.Shape:
         raise InputError(f"input {spec.name!r} has {len(spec.shape)} axes ({spec}), found {rank}")
     shape = tuple(dims[:rank])
     text = "x".join(map(str, shape))
-    for axis, (found, most) in enumerate(zip(shape, tensor.largest, strict=True)):
+    for axis, (found, dim, most) in enumerate(zip(shape, spec.shape, tensor.largest, strict=True)):
+        if isinstance(dim, int) and found != dim:
+            raise InputError(f"axis {axis} of input {spec.name!r} must be {dim} ({spec}), found {found} ({text})")
         if not 0 <= found <= most:
             raise InputError(
                 f"axis {axis} of input {spec.name!r} may be 0 to {most} here, found {found} ({text}): "
