@@ -14,7 +14,7 @@
     │   └── PrecisionError      10   the target has no such number format
     ├── BuildError              11   the engine builder refused the graph
     ├── AccuracyError           12   the result differs from the original beyond what was allowed
-    ├── OutputError             13   the bundle cannot be written where it was asked
+    ├── OutputError             13   the bundle, or the shared memory, cannot be written where it was asked
     ├── BundleError             14   not a bundle, damaged, or of an unknown version
     ├── InputError              15   an array does not fit the model's inputs
     ├── BackendError            16   nothing on this machine can run the bundle, or it failed while running
@@ -109,7 +109,7 @@ class AccuracyError(EdgebigError):
 
 
 class OutputError(EdgebigError):
-    """The bundle cannot be written where it was asked."""
+    """The bundle, or the shared memory, cannot be written where it was asked."""
 
     exit_code = 13
 
