@@ -19,7 +19,7 @@ from edgebig.cli.extras import missing_extra
 from edgebig.cli.interrupts import interrupts
 from edgebig.errors import EdgebigError
 
-_COMMANDS = ("compile", "finish", "run", "inspect", "bench", "eval", "debug", "targets", "recipes", "doctor")
+_COMMANDS = ("compile", "finish", "run", "inspect", "bench", "eval", "debug", "schema", "targets", "recipes", "doctor")
 _MODULES = {"eval": "evaluate"}
 _BROKEN_PIPE = 141
 _EPILOG = """\b
