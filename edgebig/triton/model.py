@@ -101,7 +101,7 @@ def triton_models(
 
     Raises:
         UsageError: the name may not be used, or the bundle has no engine of TensorRT.
-        BundleError: a tensor's dtype is none of Triton's, or the golden inputs are damaged.
+        BundleError: a tensor's dtype is none of Triton's, or it is a scalar; or the golden inputs are damaged.
     """
     if name is not None and not _NAME.match(name):
         raise UsageError(f"a model's name holds letters, digits, '_', '.' and '-', found {name!r}")
@@ -246,8 +246,13 @@ def _max_batch(
 
 def _tensor(spec: TensorSpec, max_batch: int) -> dict[str, Any]:
     dims = _dims(spec.shape[1:] if max_batch else spec.shape)
+    if not dims and not max_batch:
+        raise BundleError(
+            f"Triton serves no scalar, and {spec.name} is one: compile the model with --freeze {spec.name}=VALUE, "
+            "or with an axis of size 1"
+        )
     made: dict[str, Any] = {"name": spec.name, "data_type": _type(spec), "dims": dims or [1]}
-    return made if dims else {**made, "reshape": {}}  # Triton has no scalars: [1] is reshaped to []
+    return made if dims else {**made, "reshape": {}}  # a scalar for each row: [1] is reshaped to []
 
 
 def _dims(shape: Sequence[Dim]) -> list[int]:

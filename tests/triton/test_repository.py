@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 import pytest
-from onnx import TensorProto, helper
 from tiny import L4_TARGET, add_one, mlp, two_inputs, write_bundle
+from triton_graphs import golden, graph, refit
 from triton_proto import model_config_pb2, parse
 
-from edgebig.bundle import Bundle, manifest_text
+from edgebig.bundle import Bundle
 from edgebig.errors import BundleError, OutputError, UsageError
 from edgebig.triton import triton_models, write_repository
 from edgebig.triton.model import TritonModel
@@ -24,30 +22,10 @@ from edgebig.triton.model import TritonModel
 KINDS = {"float32": "FP32", "float16": "FP16", "int64": "INT64", "bool": "BOOL"}
 
 
-def golden(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray[Any, Any]]:
-    """One pair, the outputs from ONNX Runtime."""
-    rng = np.random.default_rng(0)
-    feeds = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    found = session.run(None, feeds)
-    outputs = {o.name: array for o, array in zip(session.get_outputs(), found, strict=True)}
-    return {f"in.{n}.0": a for n, a in feeds.items()} | {f"out.{n}.0": a for n, a in outputs.items()}
-
-
 def export(bundle: Bundle, out: Path, **options: Any) -> tuple[list[TritonModel], list[Any]]:
     models = triton_models(bundle, **options)
     folders = write_repository(bundle, models, out)
     return models, [parse((folder / "config.pbtxt").read_text(encoding="utf-8")) for folder in folders]
-
-
-def refit(bundle: Bundle, **changes: Any) -> Bundle:
-    """The same bundle with other fields of its only part, or of the manifest."""
-    manifest = bundle.manifest
-    part = {k: v for k, v in changes.items() if hasattr(bundle.part(), k)}
-    parts = {name: replace(p, **part) for name, p in manifest.parts.items()}
-    manifest = replace(manifest, parts=parts, **{k: v for k, v in changes.items() if k not in part})
-    (bundle.path / "manifest.json").write_text(manifest_text(manifest))
-    return Bundle.open(bundle.path)
 
 
 def files_below(folder: Path) -> list[str]:
@@ -111,17 +89,6 @@ def test_two_inputs(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found["product"], arrays["out.product.0"][:1])
 
 
-def graph(inputs: Mapping[str, Sequence[Any]], outputs: Mapping[str, Sequence[Any]]) -> onnx.ModelProto:
-    """Each output is the input of its place, shapes alone matter."""
-    nodes = [helper.make_node("Identity", [i], [o]) for i, o in zip(inputs, outputs, strict=True)]
-
-    def infos(values: Mapping[str, Sequence[Any]]) -> list[onnx.ValueInfoProto]:
-        return [helper.make_tensor_value_info(n, TensorProto.FLOAT, list(s)) for n, s in values.items()]
-
-    made = helper.make_graph(nodes, "g", infos(inputs), infos(outputs))
-    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
-
-
 @pytest.mark.parametrize(
     ("shape", "largest", "dims", "reshaped"),
     [
@@ -130,7 +97,6 @@ def graph(inputs: Mapping[str, Sequence[Any]], outputs: Mapping[str, Sequence[An
         ([1, 3], 0, [1, 3], False),
         ([None, 3], 0, [-1, 3], False),
         (["sequence", 3], 0, [-1, 3], False),
-        ([], 0, [1], True),
     ],
 )
 def test_dims_and_batches(tmp_path: Path, shape: list[Any], largest: int, dims: list[int], reshaped: bool) -> None:
@@ -253,6 +219,9 @@ def test_what_triton_cannot_hold_is_refused(tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "b", {"model": mlp()})
     with pytest.raises(UsageError, match="a model's name holds letters, digits, '_', '.' and '-', found '../x'"):
         triton_models(bundle, name="../x")
+    scalar = write_bundle(tmp_path / "s", {"model": graph({"rate": []}, {"y": []})})
+    with pytest.raises(BundleError, match="no scalar, and rate is one: compile the model with --freeze rate=VALUE"):
+        triton_models(scalar)
     spec = replace(bundle.part().inputs[0], dtype="float8_e4m3fn")
     with pytest.raises(BundleError, match="Triton has no type for x: float8_e4m3fn: its types are bool, "):
         triton_models(refit(bundle, inputs=(spec,)))
