@@ -6,13 +6,15 @@ import json
 import math
 import platform
 from dataclasses import asdict, dataclass, field
-from pathlib import PurePosixPath
 from typing import Any
 
 from edgebig.errors import BundleError
+from edgebig.schema import load_schema, mismatch
 from edgebig.spec import TensorSpec
 
 SCHEMA_VERSION = 2
+SCHEMA = f"manifest-{SCHEMA_VERSION}"
+"""Name of the JSON Schema that a manifest must fit, in :mod:`edgebig.schema`."""
 MANIFEST = "manifest.json"
 
 
@@ -135,17 +137,13 @@ class Part:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Part:
-        """The inverse of ``asdict``."""
-        for name, size in data.get("sizes", {}).items():
-            _must_be(int, **{name: size})
-        more = data.get("more_profiles", [])
-        _must_be(list, more_profiles=more)
+        """The inverse of ``asdict``, of data that the manifest's schema allows."""
         return cls(
             **{
                 **data,
-                "more_profiles": tuple(more),
-                "inputs": tuple(_spec(s) for s in data["inputs"]),
-                "outputs": tuple(_spec(s) for s in data["outputs"]),
+                "more_profiles": tuple(data.get("more_profiles", ())),
+                "inputs": tuple(TensorSpec.from_json(s) for s in data["inputs"]),
+                "outputs": tuple(TensorSpec.from_json(s) for s in data["outputs"]),
                 "engines": tuple(Engine.from_json(e) for e in data.get("engines", ())),
                 "similarity": {
                     output: {measure: float(value) for measure, value in found.items()}
@@ -223,37 +221,24 @@ class Manifest:
                 f"the manifest is of schema version {data['schema_version']!r}, this edgebig reads {SCHEMA_VERSION}: "
                 "update edgebig, or compile the model again"
             )
-        try:
-            manifest = cls(
-                **{
-                    **data,
-                    "parts": {k: Part.from_json(v) for k, v in data["parts"].items()},
-                    "stages": tuple(
-                        Stage(**{**s, "notes": tuple(s["notes"]), "declined": tuple(s["declined"])})
-                        for s in data["stages"]
-                    ),
-                    "files": {k: File.from_json(v) for k, v in data["files"].items()},
-                }
-            )
-            _must_be(dict, target=manifest.target, recipe=manifest.recipe, source=manifest.source)
-            _must_be(str, name=manifest.name, precision=manifest.precision)
-            named = [name for part in manifest.parts.values() for name in part.files()]
-            for name in [*manifest.files, *named]:
-                check_inside(name)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise BundleError(f"the manifest is damaged: {type(error).__name__}: {error}") from error
+        wrong = mismatch(data, load_schema(SCHEMA))
+        if wrong is not None:
+            raise BundleError(f"the manifest is damaged: {wrong}")
+        manifest = cls(
+            **{
+                **data,
+                "parts": {k: Part.from_json(v) for k, v in data["parts"].items()},
+                "stages": tuple(
+                    Stage(**{**s, "notes": tuple(s["notes"]), "declined": tuple(s["declined"])}) for s in data["stages"]
+                ),
+                "files": {k: File.from_json(v) for k, v in data["files"].items()},
+            }
+        )
+        named = [name for part in manifest.parts.values() for name in part.files()]
         missing = sorted(set(named) - set(manifest.files))
         if missing:
             raise BundleError(f"the manifest names {missing[0]} but holds no hash of it")
         return manifest
-
-
-def _spec(data: dict[str, Any]) -> TensorSpec:
-    _must_be(list, shape=data["shape"])
-    spec = TensorSpec.from_json(data)
-    if not all(dim is None or isinstance(dim, (int, str)) for dim in spec.shape):
-        raise TypeError(f"a shape holds sizes, names and nulls, found {data['shape']}")
-    return spec
 
 
 def _must_be(kind: type, /, **values: Any) -> None:
@@ -275,7 +260,11 @@ def finite(value: Any) -> Any:
 
 def read_json(text: str) -> Any:
     """The text's value. A key given twice is refused: other readers might take the other one."""
-    return json.loads(text, object_pairs_hook=_unique)
+    return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number)
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -289,9 +278,7 @@ def check_inside(name: str) -> None:
     """Refuses a file name that is no plain path inside the bundle.
 
     Raises:
-        BundleError: absolute, with ``..``, not normal, or the manifest itself.
+        BundleError: absolute, with ``..``, not normal, with a backslash or a control character, or the manifest itself.
     """
-    pure = PurePosixPath(name)
-    outside = not name or pure.is_absolute() or ".." in pure.parts
-    if outside or str(pure) != name or name == MANIFEST or not {"\\", "\0"}.isdisjoint(name):
-        raise BundleError(f"the manifest names the path {name!r}, which a bundle may not hold")
+    if mismatch(name, load_schema(SCHEMA)["$defs"]["path"]) is not None:
+        raise BundleError(f"a bundle may not hold the path {name!r}")

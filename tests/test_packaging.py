@@ -94,7 +94,8 @@ def test_wheel_holds_all_code_and_data(wheel: Path) -> None:
     assert {f"edgebig/calibration/{name}" for name in some} < sets
     types = {"edgebig/py.typed", "edgebig/calibrate/_counting.pyi", "edgebig/serve/_shared.pyi"}
     compiled = {name for name in held if name.endswith(".so")}
-    assert held - compiled == code | recipes | sets | types | {"edgebig/targets.yaml"}
+    tables = {"edgebig/targets.yaml", "edgebig/schemas/manifest-2.json"}
+    assert held - compiled == code | recipes | sets | types | tables
     modules = {name.partition(".")[0] for name in compiled}
     assert modules == ({"edgebig/calibrate/_counting", "edgebig/serve/_shared"} if shutil.which("cc") else set())
 

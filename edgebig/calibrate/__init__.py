@@ -3,10 +3,11 @@
 from edgebig.calibrate.checkpoint import Checkpoint
 from edgebig.calibrate.collect import Collected, collect, collect_ranges
 from edgebig.calibrate.data.samples import Sample, Samples, open_samples
-from edgebig.calibrate.feedback import Feedback, GeneratedText, NoFeedback, RecurrentState, find_states
+from edgebig.calibrate.feedback import Feedback, GeneratedText, NoFeedback, RecurrentState
 from edgebig.calibrate.methods import METHODS, MinMax
 from edgebig.calibrate.ranges import Range, Ranges
 from edgebig.calibrate.report import SetCheck, describe, unstable
+from edgebig.states import find_states
 
 __all__ = [
     "METHODS",

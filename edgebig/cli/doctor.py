@@ -8,6 +8,7 @@ import click
 
 from edgebig.cli.console import guarded_stdout, print_json, size_text, table
 from edgebig.cli.extras import absent_modules, missing_extra
+from edgebig.errors import BackendError, UsageError
 from edgebig.manifest import this_architecture
 
 if TYPE_CHECKING:
@@ -16,17 +17,29 @@ if TYPE_CHECKING:
 _EPILOG = """\b
 Examples:
   edgebig doctor
-  edgebig doctor --json > machine.json      to send along with a question"""
+  edgebig doctor --json > machine.json      to send along with a question
+  edgebig doctor --need gpu,tensorrt        fails (exit code 16) where one of them is missing: for health checks"""
+
+_NEEDS = ("gpu", "tensorrt", "tensorrt-rtx", "onnxruntime")
 
 
 @click.command(epilog=_EPILOG, short_help="Says what this machine has and can compile.")
+@click.option(
+    "--need",
+    metavar="NAME,...",
+    help=f"Fails where one of these is missing or does not load: {', '.join(_NEEDS)}.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Prints one JSON object.")
-def command(as_json: bool) -> None:
+def command(need: str | None, as_json: bool) -> None:
     """Says what this machine has, and what it can compile for each target."""
     from edgebig.cli.machine import machine_facts
 
+    needs = _parse_needs(need)
     with guarded_stdout():
         facts = machine_facts()
+        lacks = [line for name in needs for line in _lacks(name, facts["engines"])]
+        if lacks:
+            raise BackendError(f"this machine lacks what is needed: {'; '.join(lacks)}")
         verdicts, problem = _verdicts()
     if as_json:
         print_json({**facts, "targets": verdicts, "targets_need": problem})
@@ -44,6 +57,27 @@ def _verdicts() -> tuple[dict[str, str] | None, str | None]:
             raise
         return None, str(missing)
     return {name: verdict(target) for name, target in targets().items()}, None
+
+
+def _parse_needs(need: str | None) -> list[str]:
+    names = [] if need is None else [name.strip() for name in need.split(",")]
+    unknown = [name for name in names if name not in _NEEDS]
+    if unknown:
+        raise UsageError(f"--need {need}: no such thing as {unknown[0]!r}: choose of {', '.join(_NEEDS)}")
+    return names
+
+
+def _lacks(name: str, engines: dict[str, Any]) -> list[str]:
+    """Why a thing that is needed is not there; empty where it is."""
+    if name == "gpu":
+        from edgebig.device.facts import read_facts
+
+        facts = read_facts(versions=(None, None))
+        return [] if facts.machine.capability else [f"gpu: {facts.problem}"]
+    found = engines[name.replace("-", "_")]
+    if found is None:
+        return [f"{name}: not installed"]
+    return [f"{name}: it does not load: {found['problem']}"] if "problem" in found else []
 
 
 def verdict(target: Target) -> str:

@@ -12,6 +12,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "export": ("torch", "transformers", "optimum"),
     "rtx": ("tensorrt_rtx_bindings",),
     "gpu": ("onnxruntime", "tensorrt", "cuda"),
+    "cuda": ("onnxruntime", "cuda"),
     "jetson": ("onnxruntime", "cuda"),
     "vision": ("PIL",),
     "text": ("tokenizers",),

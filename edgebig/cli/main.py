@@ -19,8 +19,11 @@ from edgebig.cli.extras import missing_extra
 from edgebig.cli.interrupts import interrupts
 from edgebig.errors import EdgebigError
 
-_COMMANDS = ("compile", "finish", "run", "inspect", "bench", "serve", "eval", "debug", "targets", "recipes", "doctor")
-_MODULES = {"eval": "evaluate"}
+_COMMANDS = (
+    *("compile", "finish", "run", "inspect", "bench", "serve", "eval", "debug", "export-triton", "schema"),
+    *("targets", "recipes", "doctor"),
+)
+_MODULES = {"eval": "evaluate", "export-triton": "export_triton"}
 _BROKEN_PIPE = 141
 _EPILOG = """\b
 Examples:

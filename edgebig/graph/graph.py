@@ -183,4 +183,7 @@ def shape_of(value: ir.Value) -> tuple[Dim, ...] | None:
 
 
 def _spec(value: ir.Value) -> TensorSpec:
-    return TensorSpec(str(value.name), dtype_name(value.dtype), shape_of(value) or ())
+    dtype = dtype_name(value.dtype)
+    if value.dtype is not None and dtype.startswith(("float4", "float6", "float8")):
+        dtype = value.dtype.numpy().name  # ml_dtypes' name, as the bundle has it
+    return TensorSpec(str(value.name), dtype, shape_of(value) or ())

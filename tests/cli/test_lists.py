@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from cli_runner import Run
 
 from edgebig.cli import machine
 from edgebig.cli.doctor import verdict
+from edgebig.device.facts import read_facts
 from edgebig.recipe import recipes
 from edgebig.target import Target, targets
 
@@ -107,3 +109,30 @@ def test_an_engine_that_does_not_load_is_said(monkeypatch: pytest.MonkeyPatch, t
         "version": "unknown",
         "problem": "libnvinfer.so: no such file",
     }
+
+
+def test_doctor_fails_where_something_needed_is_missing(edgebig: Run) -> None:
+    there = edgebig("doctor", "--need", "onnxruntime")
+    assert there.code == 0 and "onnxruntime" in there.out
+    unknown = edgebig("doctor", "--need", "gpu,tpu")
+    assert unknown.code == 2
+    assert unknown.err == (
+        "edgebig: error: --need gpu,tpu: no such thing as 'tpu': choose of gpu, tensorrt, tensorrt-rtx, onnxruntime\n"
+    )
+
+
+def test_doctor_says_why_it_is_missing(edgebig: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = "the driver shows no GPU"
+    no_gpu = replace(read_facts(cuda=problem, run=lambda command: None, versions=(None, None)), problem=problem)
+    monkeypatch.setattr("edgebig.device.facts.read_facts", lambda **_: no_gpu)
+    engines = {"tensorrt": {"version": "10.3", "problem": "libcudart.so.12 is missing"}, "tensorrt_rtx": None}
+    monkeypatch.setattr("edgebig.cli.machine.machine_facts", lambda: {"engines": engines})
+    lacking = edgebig("doctor", "--need", "gpu,tensorrt,tensorrt-rtx", "--json")
+    assert lacking.code == 16 and lacking.out.count('"error"') == 1
+    assert lacking.json["error"]["message"] == (
+        "this machine lacks what is needed: gpu: the driver shows no GPU; "
+        "tensorrt: it does not load: libcudart.so.12 is missing; tensorrt-rtx: not installed"
+    )
+    gpu = replace(no_gpu, machine=replace(no_gpu.machine, capability="8.7"), problem="")
+    monkeypatch.setattr("edgebig.device.facts.read_facts", lambda **_: gpu)
+    assert "gpu" not in edgebig("doctor", "--need", "gpu,tensorrt-rtx").err

@@ -14,7 +14,8 @@ from cli_runner import ROOT, Result, Run, environment, run_process
 import edgebig as package
 from edgebig.cli import main as main_module
 
-COMMANDS = ("compile", "run", "inspect", "bench", "eval", "debug", "targets", "recipes", "doctor")
+COMMANDS = ["compile", "run", "inspect", "bench", "eval", "debug", "export-triton", "schema"]
+COMMANDS += ["targets", "recipes", "doctor"]
 
 
 def test_version_and_help(edgebig: Run) -> None:

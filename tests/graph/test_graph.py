@@ -52,7 +52,7 @@ def test_specs_name_every_dtype_and_kind_of_axis() -> None:
             "g = Identity(a)",
         )
     )
-    dtypes = ["float16", "bfloat16", "int64", "bool", "float64", "float8e4m3fn"]
+    dtypes = ["float16", "bfloat16", "int64", "bool", "float64", "float8_e4m3fn"]
     assert [s.dtype for s in graph.inputs] == dtypes
     assert [s.shape for s in graph.inputs] == [("N", None, 3), (2,), (), ("M",), (1,), (1,)]
 
