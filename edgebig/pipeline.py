@@ -70,6 +70,7 @@ def compile(
     wanted = Shapes(shapes, min_shapes, opt_shapes, max_shapes)
     request = steps.with_plan(Request.resolve(recipe, target, calibration, wanted, overrides))
     check_precision(request.target, request.recipe.precision)
+    steps.check_build(request)
     steps.check_model_exists(model)
 
     with BundleWriter(out, force=force) as writer, tempfile.TemporaryDirectory(prefix="edgebig-") as folder:

@@ -185,8 +185,8 @@ class _Builder:
         if options.version_compatible:
             config.set_flag(flags.VERSION_COMPATIBLE)
             config.set_flag(flags.EXCLUDE_LEAN_RUNTIME)  # it is host code, which no engine of ours may bring
-        if options.hardware_compatible:
-            config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+        if options.hardware_compatible != "none":
+            config.hardware_compatibility_level = self._flavour.hardware_level(options.hardware_compatible)
         if options.refit:
             config.set_flag(flags.REFIT)
         if options.strip_weights:

@@ -48,8 +48,10 @@ class TimingKey:
     @classmethod
     def of(cls, flavour: Flavour, device: str, options: BuildOptions) -> TimingKey:
         """The key of builds with these options on this device."""
-        names = ("version_compatible", "hardware_compatible", "strip_weights", "refit", "weight_streaming")
+        names = ("version_compatible", "strip_weights", "refit", "weight_streaming")
         asked = [name for name in names if getattr(options, name)]
+        if options.hardware_compatible != "none":
+            asked.append(f"hardware {options.hardware_compatible}")
         if options.dla_core is not None:
             asked.append("dla")
         return cls(flavour.name, flavour.version, device, ",".join(sorted(asked)))

@@ -11,8 +11,10 @@ import click
 
 from edgebig.cli.console import guarded_stdout, print_json
 from edgebig.cli.interrupts import interrupts
+from edgebig.cli.recipe_options import asked_build, build_options
 
 if TYPE_CHECKING:
+    from edgebig.build.options import BuildOptions
     from edgebig.device.finish import Listener
 
 _EVERY = 10.0
@@ -36,23 +38,18 @@ It can be interrupted, or lose its power, at any time: the bundle stays whole, a
 @click.option(
     "--min-sqnr", type=float, metavar="DB", help="Takes an engine whose outputs are this near the original's."
 )
-@click.option(
-    "--workspace", type=click.IntRange(min=1), metavar="MB", help="Memory that one layer may use for scratch."
-)
-@click.option("--level", type=click.IntRange(0, 5), help="0 builds fastest, 5 makes the fastest engine.")
-@click.option("--dla", type=click.IntRange(min=0), metavar="CORE", help="Deep learning accelerator to use (AGX Orin).")
+@build_options
 @click.option("--json", "as_json", is_flag=True, help="Prints one JSON object and nothing else on standard output.")
 @click.option("-q", "--quiet", is_flag=True, help="Prints only errors.")
+@click.pass_context
 def command(
+    context: click.Context,
     bundle: str,
     part: str | None,
     dry_run: bool,
     force: bool,
     any_device: bool,
     min_sqnr: float | None,
-    workspace: int | None,
-    level: int | None,
-    dla: int | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -61,14 +58,12 @@ def command(
     The new engine answers the bundle's golden inputs first; one that differs from the original by more than the compile
     saw is not taken, and the old one is kept. Where the bundle cannot be written the engine goes to a folder of yours.
     """
-    from edgebig.build.options import BuildOptions
-    from edgebig.device.finish import finish
+    from edgebig.bundle import Bundle
+    from edgebig.device.finish import finish, options_of
 
-    options = BuildOptions(
-        workspace_bytes=None if workspace is None else workspace << 20, optimization_level=level, dla_core=dla
-    )
+    options = options_of(Bundle.open(bundle), asked_build(context))
     if dry_run:
-        _dry_run(bundle, part, as_json)
+        _dry_run(bundle, part, options, as_json)
         return
     with guarded_stdout() as stdout:
         listener = _listener(sys.stderr if as_json else stdout, quiet)
@@ -89,7 +84,7 @@ def command(
         print_json({"bundle": bundle, "engines": parts})
 
 
-def _dry_run(path: str, part: str | None, as_json: bool) -> None:
+def _dry_run(path: str, part: str | None, options: BuildOptions, as_json: bool) -> None:
     from edgebig.bundle import Bundle
     from edgebig.device.facts import read_facts
     from edgebig.device.preflight import machine_line, preflight
@@ -100,7 +95,8 @@ def _dry_run(path: str, part: str | None, as_json: bool) -> None:
     with guarded_stdout():
         facts = read_facts()
         names = list(bundle.manifest.parts) if part is None else [part]
-        found = [preflight(with_stored(bundle, name, facts.machine), name, facts.machine) for name in names]
+        stored = {name: with_stored(bundle, name, facts.machine) for name in names}
+        found = [preflight(whole, name, facts.machine, dla=options.dla_core) for name, whole in stored.items()]
     if as_json:
         print_json({"bundle": path, "machine": facts.to_json(), "parts": {f.part: asdict(f) for f in found}})
         return

@@ -6,11 +6,12 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from edgebig.build.flavour import Flavour, find_flavours
 from edgebig.build.options import BuildOptions
@@ -70,7 +71,7 @@ def finish(
         path: the bundle's folder. Where it cannot be written the engine goes to
             :func:`edgebig.device.store.engines_folder`.
         part: one of the model's graphs; by default each.
-        options: settings of the builder.
+        options: settings of the builder; by default those that the compile was asked for.
         force: build also where an engine runs here already.
         any_device: build also for another compute capability than the bundle's target has.
         min_sqnr: what the engine's outputs must reach, in decibels, instead of what the compile's evidence asks.
@@ -90,12 +91,16 @@ def finish(
         AccuracyError: the new engine differs; the old one is kept.
         OutputError: the disk is full, or neither the bundle nor the folder for engines can be written.
     """
-    listener, options = listener or Listener(), options or BuildOptions()
-    bundle = Bundle.open(path)
+    listener, bundle = listener or Listener(), Bundle.open(path)
+    options = options_of(bundle) if options is None else options
     names = list(bundle.manifest.parts) if part is None else [part]
     bundle.part(names[0])
     facts = facts or read_facts()
     flavour = check_machine(bundle, facts, any_device)
+    if options.hardware_compatible == "ampere+" and facts.machine.is_jetson:
+        raise UsageError(
+            "hardware compatibility ampere+ is for discrete GPUs: TensorRT lacks it on a Jetson: leave it out"
+        )
     listener.say(machine_line(facts.machine))
     waiting = f"another process is finishing {bundle.path}: waiting for it"
     fallback = engines_folder() / f"{re.sub(r'[^A-Za-z0-9]+', '-', str(bundle.path.resolve()))[-100:]}.lock"
@@ -104,13 +109,23 @@ def finish(
         bundle.verify()
         for name in names:
             whole = with_stored(bundle, name, facts.machine)
-            found = preflight(whole, name, facts.machine)
+            found = preflight(whole, name, facts.machine, dla=options.dla_core)
             if found.fitting is not None and not force:
                 listener.say(f"{name}: {found.fitting.path} runs here: nothing to build")
                 bundle = whole
                 continue
             bundle = _Finishing(bundle, name, flavour, options, facts, listener).run(found, opened, min_sqnr)
     return bundle
+
+
+def options_of(bundle: Bundle, asked: Mapping[str, Any] | None = None) -> BuildOptions:
+    """The builder's options that the bundle's recipe has, and those that are asked for here, which win.
+
+    Raises:
+        UsageError: a value that its option cannot take.
+    """
+    kept = bundle.manifest.recipe.get("build")
+    return BuildOptions.of({**(kept if isinstance(kept, dict) else {}), **(asked or {})})
 
 
 def check_machine(bundle: Bundle, facts: Facts, any_device: bool) -> Flavour:
@@ -188,10 +203,13 @@ class _Finishing:
             hardware=(capability,),
             profiles=tuple(s for s in (self.part.profiles, *self.part.more_profiles) if s),
             version_compatible=self.options.version_compatible,
-            hardware_compatible=self.options.hardware_compatible,
+            hardware_compatible=self.options.hardware_compatible == "ampere+",
             dla=self.options.dla_core,
+            stripped=self.options.strip_weights,
+            weight_streaming=self.options.streaming,
             built={
                 **self.facts.built(),
+                "hardware_level": self.options.hardware_compatible,
                 "options": self.options.key(),
                 "graph": self.bundle.manifest.files[self.part.graph].sha256,
                 "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -57,10 +57,17 @@ class Preflight:
         return found
 
 
-def preflight(bundle: Bundle, name: str, machine: Machine) -> Preflight:
-    """What is known of one part on this machine."""
+def preflight(bundle: Bundle, name: str, machine: Machine, *, dla: int | None = None) -> Preflight:
+    """What is known of one part on this machine.
+
+    Args:
+        bundle: whose.
+        name: the part's.
+        machine: this machine.
+        dla: the DLA core that an engine must use to count; ``None``: any or none.
+    """
     part = bundle.part(name)
-    engines = [engine for engine in part.engines if engine.kind in _NVIDIA]
+    engines = [e for e in part.engines if e.kind in _NVIDIA and (dla is None or e.dla == dla)]
     fitting = next((engine for engine in engines if not engine_fits(engine, machine)), None)
     builder = next((kind for kind in _NVIDIA if machine.version_of(kind)), None)
     weights = part.sizes.get("weight_bytes")

@@ -15,6 +15,7 @@ from edgebig.runtime.gpu.execution import Array, Execution
 from edgebig.runtime.gpu.graphs import Recent, SeenBefore
 from edgebig.runtime.gpu.pool import Pool
 from edgebig.runtime.gpu.profiles import Shape, choose_profile
+from edgebig.runtime.gpu.weights import Weights
 
 _GRAPHS = 4
 _REMEMBERED = 64
@@ -39,6 +40,7 @@ class TensorRtBackend:
         device: int = 0,
         cuda_graphs: bool = True,
         contexts: int = 4,
+        weights: Weights | None = None,
         tensorrt: Any = None,
         cuda: Any = None,
     ) -> None:
@@ -50,6 +52,7 @@ class TensorRtBackend:
             device: which GPU, counted from 0.
             cuda_graphs: whether shapes that recur are recorded as CUDA graphs.
             contexts: how many threads run at once; further ones wait.
+            weights: what to do about weights that the engine does not simply hold.
             tensorrt, cuda: the modules ``tensorrt`` and ``cuda.bindings.runtime``; by default those installed.
 
         Raises:
@@ -62,7 +65,7 @@ class TensorRtBackend:
         self._lost: str | None = None
         before = self._cuda.enter()
         try:
-            self._engine = LoadedEngine(module, engine)
+            self._engine = LoadedEngine(module, engine, weights)
             self._pool: Pool[_Lane] = Pool(self._new_lane, _Lane.close, contexts)
             try:
                 self._pool.give(self._pool.take())
