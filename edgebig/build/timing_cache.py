@@ -78,6 +78,8 @@ class TimingCache:
         self._now = now
         self._saved_at = now()
         self._imported: list[Path] = []
+        self.declined = False
+        """Whether TensorRT declined what the files hold: they are of another CUDA or driver, for example."""
         self._live: Any = None
         self._config: Any = None
 
@@ -102,7 +104,7 @@ class TimingCache:
         A damaged file is left out: it only saves time.
         """
         found = []
-        for path in (self.path, *self._imports()):
+        for path in (self.path, *self.pending()):
             with suppress(OSError, UsageError):
                 found.append(self._read(path))
         return found
@@ -113,12 +115,13 @@ class TimingCache:
         Args:
             config: a TensorRT ``IBuilderConfig``.
         """
-        self._imported = self._imports()
+        self._imported = self.pending()
         payloads = self.payloads()
         live = config.create_timing_cache(payloads[0] if payloads else b"")
         for payload in payloads[1:]:
             live.combine(config.create_timing_cache(payload), False)
         taken = bool(config.set_timing_cache(live, False))
+        self.declined = not taken
         if not taken:
             live = config.create_timing_cache(b"")
             config.set_timing_cache(live, False)
@@ -153,6 +156,8 @@ class TimingCache:
 
     def merge(self, payload: bytes) -> None:
         """Adds what another device's build measured; the next build joins it, since TensorRT alone can."""
+        if payload in self.payloads():
+            return
         digest = hashlib.sha256(payload).hexdigest()[:8]
         place = self.path if not self.path.exists() else self.path.with_suffix(f".{digest}.import")
         write_timing(place, self.key, payload)
@@ -187,7 +192,8 @@ class TimingCache:
             raise UsageError(f"the timing cache {path} serves another build: {difference}: leave it out")
         return payload
 
-    def _imports(self) -> list[Path]:
+    def pending(self) -> list[Path]:
+        """Files that were imported and that no build has joined yet."""
         return sorted(self.path.parent.glob(f"{self.path.stem}.*.import"))
 
 

@@ -39,6 +39,11 @@ It can be interrupted, or lose its power, at any time: the bundle stays whole, a
     "--min-sqnr", type=float, metavar="DB", help="Takes an engine whose outputs are this near the original's."
 )
 @build_options
+@click.option(
+    "--timing-cache",
+    metavar="FILE",
+    help="Timings of an equal device: read where the file is there, and written with what was timed here.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Prints one JSON object and nothing else on standard output.")
 @click.option("-q", "--quiet", is_flag=True, help="Prints only errors.")
 @click.pass_context
@@ -50,6 +55,7 @@ def command(
     force: bool,
     any_device: bool,
     min_sqnr: float | None,
+    timing_cache: str | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -75,6 +81,7 @@ def command(
                 force=force,
                 any_device=any_device,
                 min_sqnr=min_sqnr,
+                timing_cache=timing_cache,
                 listener=listener,
             )
         finally:
@@ -108,7 +115,7 @@ def _listener(stream: TextIO, quiet: bool) -> Listener:
     from edgebig.device.finish import Listener
 
     shown = _Shown(stream, quiet)
-    return Listener(shown.say, shown.progress, shown.begin)
+    return Listener(shown.say, shown.progress, shown.begin, shown.left)
 
 
 class _Shown:
@@ -117,7 +124,7 @@ class _Shown:
     def __init__(self, stream: TextIO, quiet: bool) -> None:
         self._stream, self._quiet = stream, quiet
         self._start = self._told = time.monotonic()
-        self._expected: float | None = None
+        self._left: float | None = None
 
     def say(self, line: str) -> None:
         """A thing that was done."""
@@ -127,21 +134,28 @@ class _Shown:
 
     def begin(self, part: str, seconds: float | None) -> None:
         """A build begins."""
+        from edgebig.device.history import span
+
         self._start = self._told = time.monotonic()
-        self._expected = seconds
-        self._write(f"{part}: building" + (f", about {_span(seconds)} (an estimate)" if seconds is not None else ""))
+        self._left = seconds
+        about = "for a time that is unknown" if seconds is None else f"about {span(seconds)} (an estimate)"
+        self._write(f"{part}: building, {about}")
         interrupts.deferred = True
+
+    def left(self, seconds: float | None) -> None:
+        """The seconds that are left, as far as they are known."""
+        self._left = seconds
 
     def progress(self, phase: str, done: int, steps: int) -> None:
         """The builder's steps; a signal that came ends the build here."""
         interrupts.check()
         now = time.monotonic()
         if now - self._told >= _EVERY:
+            from edgebig.device.history import span
+
             self._told = now
-            spent = now - self._start
-            left = None if self._expected is None else max(self._expected - spent, 0)
-            about = "" if left is None else f", about {_span(left)} left" if left else ", longer than estimated"
-            self._write(f"  {_span(spent)}{about}: {phase} {done}/{steps}")
+            about = "time left unknown" if self._left is None else f"about {span(self._left)} left"
+            self._write(f"  {span(now - self._start)}, {about}: {phase} {done}/{steps}")
 
     def _write(self, line: str) -> None:
         if self._quiet:
@@ -151,7 +165,3 @@ class _Shown:
             self._stream.flush()
         except BrokenPipeError:
             self._quiet = True
-
-
-def _span(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

@@ -22,9 +22,11 @@ from edgebig.bundle import FINISHED, MANIFEST, Bundle, Engine, Part, hash_file, 
 from edgebig.compatibility import Machine, sm
 from edgebig.device.facts import Facts, read_facts
 from edgebig.device.golden import OpenEngine, check_golden, open_engine
+from edgebig.device.history import Expected, History, TimeLeft, timing_folder
 from edgebig.device.locking import only_one
-from edgebig.device.preflight import Preflight, machine_line, preflight
+from edgebig.device.preflight import Preflight, machine_line, preflight, this_build
 from edgebig.device.store import Store, engines_folder, with_stored, write_synced
+from edgebig.device.timing import device_key
 from edgebig.errors import BackendError, OutputError, TargetError, UsageError
 
 Say = Callable[[str], None]
@@ -42,11 +44,13 @@ class Listener:
         say: takes a line for each thing done.
         progress: takes the builder's steps.
         begin: told before a build of a part, with the seconds that it may take where they are known.
+        left: told with each step, before it, the seconds that are left; ``None`` where they are unknown.
     """
 
     say: Say = lambda line: None
     progress: Progress = lambda phase, done, steps: None
     begin: Callable[[str, float | None], None] = lambda part, seconds: None
+    left: Callable[[float | None], None] = lambda seconds: None
 
 
 def finish(
@@ -57,6 +61,7 @@ def finish(
     force: bool = False,
     any_device: bool = False,
     min_sqnr: float | None = None,
+    timing_cache: str | os.PathLike[str] | None = None,
     listener: Listener | None = None,
     facts: Facts | None = None,
     opened: OpenEngine = open_engine,
@@ -75,6 +80,8 @@ def finish(
         force: build also where an engine runs here already.
         any_device: build also for another compute capability than the bundle's target has.
         min_sqnr: what the engine's outputs must reach, in decibels, instead of what the compile's evidence asks.
+        timing_cache: a file of timings that goes from device to equal device: read where it is there, and written
+            with what was timed here.
         listener: told of what happens.
         facts: the machine; looked at here by default.
         opened: opens the new engine for the comparison.
@@ -84,7 +91,7 @@ def finish(
 
     Raises:
         BundleError: not a bundle, or a damaged one.
-        UsageError: the bundle is for a processor.
+        UsageError: the bundle is for a processor, or the timing cache for another device, version or flags.
         BackendError: no TensorRT or no GPU is here, or the new engine does not run.
         TargetError: the bundle is for another compute capability.
         BuildError: the builder refuses the graph.
@@ -93,6 +100,7 @@ def finish(
     """
     listener, bundle = listener or Listener(), Bundle.open(path)
     options = options_of(bundle) if options is None else options
+    shared = None if timing_cache is None else Path(timing_cache)
     names = list(bundle.manifest.parts) if part is None else [part]
     bundle.part(names[0])
     facts = facts or read_facts()
@@ -114,7 +122,8 @@ def finish(
                 listener.say(f"{name}: {found.fitting.path} runs here: nothing to build")
                 bundle = whole
                 continue
-            bundle = _Finishing(bundle, name, flavour, options, facts, listener).run(found, opened, min_sqnr)
+            work = _Finishing(bundle, name, flavour, options, facts, listener, shared)
+            bundle = work.run(found, opened, min_sqnr)
     return bundle
 
 
@@ -160,8 +169,16 @@ class _Finishing:
     """One part of a bundle whose engine is built; the lock is held."""
 
     def __init__(
-        self, bundle: Bundle, part: str, flavour: Flavour, options: BuildOptions, facts: Facts, listener: Listener
+        self,
+        bundle: Bundle,
+        part: str,
+        flavour: Flavour,
+        options: BuildOptions,
+        facts: Facts,
+        listener: Listener,
+        shared: Path | None,
     ) -> None:
+        self.shared = shared
         self.bundle, self.name, self.part = bundle, part, bundle.part(part)
         self.flavour, self.options, self.facts, self.listener = flavour, options, facts, listener
         self.machine: Machine = facts.machine
@@ -241,20 +258,41 @@ class _Finishing:
             )
 
     def _build(self, found: Preflight) -> tuple[bytes, float]:
-        self.listener.begin(self.name, found.seconds)
-        capability = str(self.machine.capability)
-        device = f"{self.machine.device}, {capability}"
+        listener, machine = self.listener, self.machine
+        listener.begin(self.name, found.seconds)
+        cache = TimingCache.open(timing_folder(), self.flavour, device_key(machine), self.options)
+        shared = self.shared if self.flavour.has_timing_cache else None
+        if shared is not None and shared.exists():
+            cache.import_(shared)
+        past = this_build(self.bundle, self.name, machine, self.flavour.name)
+        clock = TimeLeft(Expected(found.seconds, found.basis, found.phases))
+
+        def progress(phase: str, done: int, steps: int) -> None:
+            listener.left(clock.step(phase, done, steps))
+            listener.progress(phase, done, steps)
+
+        capability = str(machine.capability)
         built = build_engine(
             self.bundle.path / self.part.graph,
             self.flavour,
             profiles=_profiles(self.part),
             options=self.options,
             capabilities=(capability,) if self.flavour.builds_ahead else (),
-            timing_cache=TimingCache.open(engines_folder() / "timing", self.flavour, device, self.options),
-            progress=self.listener.progress,
+            timing_cache=cache,
+            progress=progress,
         )
+        History().add(replace(past, seconds=built.seconds, phases=clock.phases(built.seconds)))
+        if cache.declined:
+            listener.say(f"{self.name}: TensorRT declined the timing cache, of another CUDA or driver: timed anew")
+        if shared is not None:
+            try:
+                cache.export(shared)
+            except OutputError as error:  # the engine is worth more
+                listener.say(f"{self.name}: {error}")
+        elif self.shared is not None:
+            listener.say(f"{self.name}: {self.flavour} times nothing: {self.shared} is left alone")
         size = f"{len(built.engine) / 1e6:.1f} MB"
-        self.listener.say(f"{self.name}: {self.flavour} built {size} for {sm(capability)} in {built.seconds:.1f} s")
+        listener.say(f"{self.name}: {self.flavour} built {size} for {sm(capability)} in {built.seconds:.1f} s")
         return built.engine, built.seconds
 
     def _publish(self, engine: Engine, final: Path) -> Bundle:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgebig.bundle import Bundle, Engine, Part
+from edgebig.bundle import Bundle, Engine
 from edgebig.compatibility import Machine, engine_fits, engine_notes, short, sm
+from edgebig.device.history import Expected, History, PastBuild, Phase, span
+from edgebig.device.timing import device_key, timing_entries
 
 _NVIDIA = ("tensorrt", "tensorrt-rtx")
 _CONTEXT_BYTES = 500 << 20
 """What CUDA's context and TensorRT's kernels take beside an engine: a rough figure, not measured here."""
-
-_SECONDS_A_NODE = {"tensorrt-rtx": 0.01, "tensorrt": 0.5}
-"""Rough: TensorRT times several kernels for each layer on the device, TensorRT-RTX times none."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +26,9 @@ class Preflight:
         builder: ``tensorrt`` or ``tensorrt-rtx``, whichever would build here; ``None`` where neither is installed.
         weight_bytes, activation_bytes: of the graph, as far as the bundle says.
         memory_bytes: an estimate of the memory that a session takes; ``None`` where the bundle has no figures.
-        seconds: an estimate of the build's time; ``None`` where the bundle has no figures.
+        seconds: an estimate of the build's time; ``None`` where nothing is known.
         basis: what the estimate of the time is based on.
+        phases: where the phases of an earlier build lay.
     """
 
     part: str
@@ -41,6 +41,7 @@ class Preflight:
     memory_bytes: int | None = None
     seconds: float | None = None
     basis: str = ""
+    phases: tuple[Phase, ...] = ()
 
     def lines(self, path: str) -> list[str]:
         """For people; ``path`` is the bundle's, for the command to type."""
@@ -52,12 +53,20 @@ class Preflight:
             found = [f"{name}{reason}: run 'edgebig finish {path}'" for reason in why]
         if self.memory_bytes is not None:
             found.append(f"{name}about {self.memory_bytes / 1e6:.0f} MB of memory to run (an estimate)")
-        if self.fitting is None and self.seconds is not None:
-            found.append(f"{name}about {self.seconds:.0f} s to build (an estimate from {self.basis})")
+        if self.fitting is None and self.builder is not None:
+            found.append(f"{name}{self.time_line()}")
         return found
 
+    def time_line(self) -> str:
+        """What a build may take."""
+        if self.seconds is None:
+            return "time to build: unknown (nothing was built on this device yet)"
+        return f"about {span(self.seconds)} to build (an estimate from {self.basis})"
 
-def preflight(bundle: Bundle, name: str, machine: Machine, *, dla: int | None = None) -> Preflight:
+
+def preflight(
+    bundle: Bundle, name: str, machine: Machine, *, dla: int | None = None, history: History | None = None
+) -> Preflight:
     """What is known of one part on this machine.
 
     Args:
@@ -65,6 +74,7 @@ def preflight(bundle: Bundle, name: str, machine: Machine, *, dla: int | None = 
         name: the part's.
         machine: this machine.
         dla: the DLA core that an engine must use to count; ``None``: any or none.
+        history: what earlier builds took; this device's own by default.
     """
     part = bundle.part(name)
     engines = [e for e in part.engines if e.kind in _NVIDIA and (dla is None or e.dla == dla)]
@@ -73,7 +83,7 @@ def preflight(bundle: Bundle, name: str, machine: Machine, *, dla: int | None = 
     weights = part.sizes.get("weight_bytes")
     activations = part.sizes.get("activation_bytes")
     known = None if weights is None else weights + (activations or 0) + _CONTEXT_BYTES
-    seconds, basis = _build_seconds(part, builder)
+    expected = _expected(bundle, name, machine, builder, history or History())
     return Preflight(
         part=name,
         fitting=fitting,
@@ -83,8 +93,9 @@ def preflight(bundle: Bundle, name: str, machine: Machine, *, dla: int | None = 
         weight_bytes=weights,
         activation_bytes=activations,
         memory_bytes=known,
-        seconds=seconds,
-        basis=basis,
+        seconds=expected.seconds,
+        basis=expected.basis,
+        phases=expected.phases,
     )
 
 
@@ -99,12 +110,34 @@ def machine_line(machine: Machine) -> str:
     return f"{gpu}, {' and '.join(engines) or 'no TensorRT'}"
 
 
-def _build_seconds(part: Part, builder: str | None) -> tuple[float | None, str]:
-    for engine in part.engines:
-        seconds = (engine.built or {}).get("seconds")
-        if engine.kind == builder and isinstance(seconds, (int, float)):
-            return float(seconds), "an earlier build"
+def this_build(bundle: Bundle, name: str, machine: Machine, builder: str, *, seconds: float = 0.0) -> PastBuild:
+    """A build of the part on this machine, as the history keeps it.
+
+    Args:
+        bundle: whose.
+        name: the part's.
+        machine: this machine.
+        builder: ``tensorrt`` or ``tensorrt-rtx``.
+        seconds: that it took, where it is over.
+    """
+    part, version = bundle.part(name), machine.version_of(builder) or ""
+    device = device_key(machine)
+    # TensorRT-RTX times nothing, so that it has no caches
+    warm = builder != "tensorrt-rtx" and any(e.serves(builder, version, device) for e in timing_entries())
     nodes = part.sizes.get("nodes")
-    if builder is None or nodes is None:
-        return None, ""
-    return 5 + nodes * _SECONDS_A_NODE[builder], "the graph's size alone"
+    return PastBuild(builder, version, device, bundle.manifest.files[part.graph].sha256, nodes, warm, seconds)
+
+
+def _expected(bundle: Bundle, name: str, machine: Machine, builder: str | None, history: History) -> Expected:
+    if builder is None or machine.capability is None:
+        return Expected()
+    expected = history.expect(this_build(bundle, name, machine, builder))
+    if expected.seconds is not None:
+        return expected
+    for engine in bundle.part(name).engines:
+        built = engine.built or {}
+        seconds = built.get("seconds")
+        if engine.kind == builder and isinstance(seconds, (int, float)) and seconds > 0:
+            where = built.get("device") or "the machine that compiled it"
+            return Expected(float(seconds), f"a build on {where}")
+    return expected
