@@ -36,6 +36,7 @@ from edgebig.manifest import Engine
 
 _ACROSS_MAJORS = {(8, 10), (10, 11)}
 _AMPERE = (8, 0)
+_LAST_DLA, _NEW_DLA = (10, 7, 1 << 30), (11, 4, 1)
 _NAMES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
 
 Version = tuple[int, ...]
@@ -93,6 +94,11 @@ def engine_fits(engine: Engine, machine: Machine) -> str:
         built = f"built for {name} {engine.version} on {_sms(engine.hardware)}" if same else built
         return f"{built}; this machine has {here if same else short(here)} on {sm(machine.capability)}"
     return _elsewhere(engine, machine, built)
+
+
+def has_dla(version: str) -> bool:
+    """Whether that TensorRT uses DLAs where a device has them: up to 10.7, and from 11.4.1, by [N]."""
+    return not _LAST_DLA < numbers(version)[:3] < _NEW_DLA
 
 
 def engine_notes(engine: Engine, machine: Machine) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from edgebig.build.options import BuildOptions, HardwareLevel
+from edgebig.compatibility import has_dla
 from edgebig.errors import BuildError, MissingExtra
 
 FlavourName = Literal["tensorrt", "tensorrt-rtx"]
@@ -27,7 +28,6 @@ _MODULES: tuple[tuple[FlavourName, str], ...] = (
 )
 _EXTRAS: dict[str, tuple[str, str]] = {"tensorrt": ("gpu", "TensorRT"), "tensorrt-rtx": ("rtx", "TensorRT-RTX")}
 _TITLES: dict[str, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
-_LAST_DLA, _NEW_DLA = (10, 7, 1 << 30), (11, 4, 1)
 _NEEDS_DRIVER = (
     "TensorRT-RTX builds an engine that can be refitted where a GPU and its driver are: "
     "leave refitting and stripped weights out, or compile there"
@@ -90,8 +90,7 @@ class Flavour:
         TensorRT 10.7 was the last of 10.x with DLA, and 11.4.1 has it again: NVIDIA, TensorRT 11.4.1, "Working with
         DLA". The names stayed in the modules between them, so that nothing but the version tells.
         """
-        version = tuple(int(number) for number in re.findall(r"\d+", self.version)[:3])
-        return not self.is_rtx and not _LAST_DLA < version < _NEW_DLA
+        return not self.is_rtx and has_dla(self.version)
 
     @property
     def network_flags(self) -> int:

@@ -110,6 +110,8 @@ def finish(
             "hardware compatibility ampere+ is for discrete GPUs: TensorRT lacks it on a Jetson: leave it out"
         )
     listener.say(machine_line(facts.machine))
+    if options.dla_core is not None and facts.machine.dla_cores == 0:
+        raise TargetError(f"DLA core {options.dla_core} was asked for and this machine has no DLA: leave it out")
     waiting = f"another process is finishing {bundle.path}: waiting for it"
     fallback = engines_folder() / f"{re.sub(r'[^A-Za-z0-9]+', '-', str(bundle.path.resolve()))[-100:]}.lock"
     with only_one(bundle.path, fallback, lambda: listener.say(waiting)):
@@ -259,6 +261,8 @@ class _Finishing:
 
     def _build(self, found: Preflight) -> tuple[bytes, float]:
         listener, machine = self.listener, self.machine
+        for line in found.dla:
+            listener.say(f"{self.name}: {line}")
         listener.begin(self.name, found.seconds)
         cache = TimingCache.open(timing_folder(), self.flavour, device_key(machine), self.options)
         shared = self.shared if self.flavour.has_timing_cache else None

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from dataclasses import dataclass
 
 from edgebig.bundle import Bundle, Engine
-from edgebig.compatibility import Machine, engine_fits, engine_notes, short, sm
+from edgebig.compatibility import Machine, engine_fits, engine_notes, has_dla, numbers, short, sm
 from edgebig.device.history import Expected, History, PastBuild, Phase, span
 from edgebig.device.timing import device_key, timing_entries
 
 _NVIDIA = ("tensorrt", "tensorrt-rtx")
 _CONTEXT_BYTES = 500 << 20
 """What CUDA's context and TensorRT's kernels take beside an engine: a rough figure, not measured here."""
+
+
+_EXPLICIT_DLA = 11
+"""The first TensorRT whose DLA builds are strongly typed: TensorRT 11.4.1, "Strongly Typed Networks for DLA". Before,
+"DLA does not support explicit quantization": NVIDIA TensorRT Developer Guide 8.6, "Working with DLA"."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,7 @@ class Preflight:
         seconds: an estimate of the build's time; ``None`` where nothing is known.
         basis: what the estimate of the time is based on.
         phases: where the phases of an earlier build lay.
+        dla: lines on what the DLA core that was asked for takes.
     """
 
     part: str
@@ -42,6 +50,7 @@ class Preflight:
     seconds: float | None = None
     basis: str = ""
     phases: tuple[Phase, ...] = ()
+    dla: tuple[str, ...] = ()
 
     def lines(self, path: str) -> list[str]:
         """For people; ``path`` is the bundle's, for the command to type."""
@@ -51,6 +60,7 @@ class Preflight:
         else:
             why = list(self.refused) or ["no engine yet"]
             found = [f"{name}{reason}: run 'edgebig finish {path}'" for reason in why]
+        found += [f"{name}{line}" for line in self.dla]
         if self.memory_bytes is not None:
             found.append(f"{name}about {self.memory_bytes / 1e6:.0f} MB of memory to run (an estimate)")
         if self.fitting is None and self.builder is not None:
@@ -96,7 +106,41 @@ def preflight(
         seconds=expected.seconds,
         basis=expected.basis,
         phases=expected.phases,
+        dla=() if dla is None else dla_lines(bundle, name, machine, dla),
     )
+
+
+def dla_lines(bundle: Bundle, name: str, machine: Machine, core: int) -> tuple[str, ...]:
+    """What a DLA core of this machine takes of a part, as far as the compile, the target and the version tell.
+
+    Raises:
+        BundleError: the bundle's file on it is damaged.
+    """
+    found: list[str] = []
+    part = bundle.part(name)
+    cores = bundle.manifest.target.get("dla_cores") if machine.dla_cores is None else machine.dla_cores
+    if isinstance(cores, int) and core >= cores:
+        has = f"has {cores} DLA cores" if cores else "has no DLA"
+        found.append(f"DLA core {core} was asked for and this machine {has}: leave it out")
+    if machine.tensorrt is not None and not has_dla(machine.tensorrt):
+        found.append(
+            f"TensorRT {short(machine.tensorrt)} has no DLA: TensorRT up to 10.7 (JetPack 6) and from 11.4.1 "
+            "(JetPack 7.2.2, AGX Orin) have it"
+        )
+    elif part.quantized and machine.tensorrt is not None and numbers(machine.tensorrt)[0] < _EXPLICIT_DLA:
+        found.append(
+            f"TensorRT {short(machine.tensorrt)}'s DLA takes no Q/DQ pairs, so that the GPU runs what is in INT8: "
+            "compile in fp16 for this DLA, or use TensorRT 11.4.1"
+        )
+    file = f"evidence/{name}.dla.json"
+    if file not in bundle.manifest.files:
+        return (*found, "compiled without --dla-core: what the GPU must run beside the DLA is not known")
+    facts = json.loads(bundle.file(file).read_text(encoding="utf-8"))
+    on_gpu = Counter((row["op"], row["reason"]) for row in facts["on_gpu"])
+    taken = facts["layers"] - len(facts["on_gpu"])
+    found.append(f"the DLA takes {taken} of {facts['layers']} layers, as far as NVIDIA's documents tell")
+    found += [f"not on the DLA: {count} {op}: {reason}" for (op, reason), count in on_gpu.most_common()]
+    return tuple(found)
 
 
 def machine_line(machine: Machine) -> str:

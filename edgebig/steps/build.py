@@ -21,6 +21,7 @@ from edgebig.errors import BuildError
 from edgebig.manifest import this_architecture
 from edgebig.request import Request
 from edgebig.stages import StageNotes
+from edgebig.steps.dla import write_dla_plan
 from edgebig.steps.engine_options import options_of
 from edgebig.steps.work import PartWork
 
@@ -37,6 +38,7 @@ def build_part(part: PartWork, request: Request, writer: BundleWriter, work: Pat
     part.result().save(path)
     if request.target.engine == "on-device":
         check_parse(path)
+        write_dla_plan(part, request, writer, notes)
         notes.note(
             f"{part.name}: TensorRT's parser takes the graph (TensorRT-RTX {rtx_version()}); "
             f"the engine is built on the device: {request.target.name}"

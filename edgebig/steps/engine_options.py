@@ -5,14 +5,13 @@ from __future__ import annotations
 from edgebig.build import BuildOptions, find_flavour
 from edgebig.device.cuda_driver import CudaDevice, cuda_device
 from edgebig.errors import BuildError, PrecisionError, TargetError, UsageError
+from edgebig.quantize.rules_dla import PRECISIONS
 from edgebig.recipe import BuildRecipe
 from edgebig.request import Request
 from edgebig.target import targets
 
 _JETSONS = {"7.2", "8.7", "11.0"}
 """Compute capabilities of Xavier, Orin and Thor."""
-
-DLA_PRECISIONS = ("fp16", "int8")
 
 
 def options_of(request: Request) -> BuildOptions:
@@ -58,7 +57,7 @@ def _check_dla(core: int, request: Request) -> None:
         having = ", ".join(name for name, row in targets().items() if row.dla_cores > core)
         found = f"has {target.dla_cores} DLA cores" if target.dla_cores else "has no DLA"
         raise TargetError(f"DLA core {core} was asked for and {target.name} {found}: leave it out, or use {having}")
-    if precision not in DLA_PRECISIONS:
+    if precision not in PRECISIONS:
         raise PrecisionError(
             f"a DLA computes in FP16 and INT8 alone, and {precision} was asked for: choose --precision fp16 or int8, "
             "or leave the DLA out"
