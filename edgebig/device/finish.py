@@ -286,6 +286,11 @@ class _Finishing:
             progress=progress,
         )
         History().add(replace(past, seconds=built.seconds, phases=clock.phases(built.seconds)))
+        if built.layers:
+            names = ", ".join(built.beside_dla[:3])
+            rest = f"the GPU runs {len(built.beside_dla)} ({names}{', …' if len(built.beside_dla) > 3 else ''})"
+            taken = built.layers - len(built.beside_dla)
+            listener.say(f"{self.name}: the DLA takes {taken} of {built.layers} layers{'; ' + rest if names else ''}")
         if cache.declined:
             listener.say(f"{self.name}: TensorRT declined the timing cache, of another CUDA or driver: timed anew")
         if shared is not None:

@@ -45,10 +45,11 @@ def write_dla_plan(part: PartWork, request: Request, writer: BundleWriter, notes
     head, *reasons = (f"{part.name}: {line}" for line in plan.summary())
     notes.note(head)
     notes.decline(*reasons)
-    if plan.on_gpu and not options.gpu_fallback:
-        notes.decline(
-            f"{part.name}: --no-gpu-fallback: the device's builder will refuse {plan.on_gpu[0].node!r} and the like"
-        )
+    if part.quantized:
+        notes.note(f"{part.name}: INT8 on a DLA needs TensorRT 11.4.1; the DLA of JetPack 6 takes no Q/DQ pairs")
+    left = [found for found in plan.on_gpu if found.op != "Cast"] or plan.on_gpu
+    if left and not options.gpu_fallback:
+        notes.decline(f"{part.name}: --no-gpu-fallback: the device's builder is likely to refuse {left[0].node!r}")
     facts = {
         "core": options.dla_core,
         "gpu_fallback": options.gpu_fallback,

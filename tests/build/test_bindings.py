@@ -35,6 +35,8 @@ OBJECTS = {
     "config": "IBuilderConfig",
     "self._config": "IBuilderConfig",
     "live": "ITimingCache",
+    "network": "INetworkDefinition",
+    "layer": "ILayer",
     "self._live": "ITimingCache",
     "parser": "OnnxParser",
     "profile": "IOptimizationProfile",
@@ -166,6 +168,9 @@ def test_the_names_are_found_in_the_sources() -> None:
         ("ILogger.Severity", "WARNING"),
         ("ParserError", "node_operator"),
         ("OnnxParserRefitter", "refit_from_file"),
+        ("IBuilderConfig", "can_run_on_DLA"),
+        ("INetworkDefinition", "get_layer"),
+        ("ILayer", "name"),
         ("ICudaEngine", "weight_streaming_budget_v2"),
     }
     assert used("config.set_flag(flag=trt.BuilderFlag.FP16)") >= {

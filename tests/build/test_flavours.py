@@ -77,7 +77,8 @@ def test_options_and_profiles_reach_the_builder() -> None:
 def test_a_dla_core_with_and_without_the_gpu_behind_it(fallback: bool) -> None:
     flavour = full()
     options = BuildOptions(dla_core=1, gpu_fallback=fallback, detailed_verbosity=False)
-    build_engine(GRAPH, flavour, options=options)
+    built = build_engine(GRAPH, flavour, options=options)
+    assert (built.beside_dla, built.layers) == (("GlobalAveragePool",), 3)
     expected = [("default_device_type", "DLA"), ("DLA_core", 1), *([("flag", "GPU_FALLBACK")] if fallback else [])]
     assert flavour.module.config.said == expected
     newer = full("11.4.1")
