@@ -269,10 +269,10 @@ class _Finishing:
         if shared is not None and shared.exists():
             cache.import_(shared)
         past = this_build(self.bundle, self.name, machine, self.flavour.name)
-        clock = TimeLeft(Expected(found.seconds, found.basis, found.phases))
+        clock = TimeLeft(Expected(found.seconds, found.basis, found.marks))
 
         def progress(phase: str, done: int, steps: int) -> None:
-            listener.left(clock.step(phase, done, steps))
+            listener.left(clock.step(phase, done))
             listener.progress(phase, done, steps)
 
         capability = str(machine.capability)
@@ -285,7 +285,7 @@ class _Finishing:
             timing_cache=cache,
             progress=progress,
         )
-        History().add(replace(past, seconds=built.seconds, phases=clock.phases(built.seconds)))
+        History().add(replace(past, seconds=built.seconds, marks=clock.marks(built.seconds)))
         if built.layers:
             names = ", ".join(built.beside_dla[:3])
             rest = f"the GPU runs {len(built.beside_dla)} ({names}{', …' if len(built.beside_dla) > 3 else ''})"

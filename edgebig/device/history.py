@@ -1,4 +1,4 @@
-"""What earlier builds on this device took, phase by phase, and what that says of the time that is left.
+"""What earlier builds on this device took, step by step, and what that says of the time that is left.
 
 The figures lie beside the timing caches, in ``builds.json``. They only make an estimate: a file that cannot be read or
 written is passed over.
@@ -11,7 +11,7 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +20,15 @@ from edgebig.device.store import engines_folder, write_synced
 _KEPT = 200
 """Builds that are kept at most, the newest."""
 
-_LEAST_SHARE = 0.005
-"""Phases that took a smaller share of their build are left out of the file."""
+_APART = 0.005
+"""Marks lie at least this share of their build apart."""
 
-_SURE = 0.03
+_SURE = 0.1
 """From this share of a build on its own pace says more than what the earlier one took."""
 
-
-@dataclass(frozen=True)
-class Phase:
-    """A phase of a build: its name, which time it came, and the shares of the build at which it began and ended."""
-
-    name: str
-    begin: float
-    end: float
+Marks = dict[str, float]
+"""The share of a build that was over when a step of it was: ``Timing graph nodes 1: 3`` is the third step of that phase
+when it came first."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +42,7 @@ class PastBuild:
         nodes: how many the graph has; ``None`` if unknown.
         warm: whether a timing cache was read.
         seconds: that it took.
-        phases: where its phases lay.
+        marks: where its steps lay.
     """
 
     flavour: str
@@ -57,13 +52,13 @@ class PastBuild:
     nodes: int | None
     warm: bool
     seconds: float
-    phases: tuple[Phase, ...] = ()
+    marks: Marks = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> PastBuild:
         """The inverse of ``asdict``; raises ``TypeError``, ``ValueError`` or ``KeyError`` for anything else."""
-        phases = tuple(Phase(str(p["name"]), float(p["begin"]), float(p["end"])) for p in data["phases"])
-        build = cls(**{**data, "seconds": float(data["seconds"]), "phases": phases})
+        marks = {str(name): float(share) for name, share in data["marks"].items()}
+        build = cls(**{**data, "seconds": float(data["seconds"]), "marks": marks})
         if build.seconds <= 0 or not (build.nodes is None or isinstance(build.nodes, int)):
             raise ValueError(build)
         return build
@@ -75,7 +70,7 @@ class Expected:
 
     seconds: float | None = None
     basis: str = ""
-    phases: tuple[Phase, ...] = ()
+    marks: Marks = field(default_factory=dict)
 
 
 class History:
@@ -104,7 +99,7 @@ class History:
             write_synced(self.path, json.dumps({"builds": rows}).encode())
 
     def expect(self, like: PastBuild) -> Expected:
-        """What a build like this one may take; its ``seconds`` and ``phases`` are not read.
+        """What a build like this one may take; its ``seconds`` and ``marks`` are not read.
 
         The last build of the same graph by the same builder counts, with a timing cache or without as this one. Else
         the seconds for each node of other graphs when they were built here first, in the middle of what they took.
@@ -117,7 +112,7 @@ class History:
             alike = [b for b in again if b.warm == like.warm]
             last = (alike or again)[-1]
             other = "" if alike else f" with{'' if last.warm else 'out'} a timing cache"
-            return Expected(last.seconds, f"an earlier build here{other}", last.phases)
+            return Expected(last.seconds, f"an earlier build here{other}", last.marks)
         first: dict[str, PastBuild] = {}
         for build in same:
             first.setdefault(build.graph, build)
@@ -133,37 +128,43 @@ class TimeLeft:
 
     def __init__(self, expected: Expected, *, now: Callable[[], float] = time.monotonic) -> None:
         self._expected, self._now = expected, now
-        self._known = {phase.name: phase for phase in expected.phases}
-        self._start = now()
+        self._start = self._told_at = now()
+        self._left = expected.seconds
         self._share = 0.0
         self._times: dict[str, int] = {}
-        self._seen: dict[str, list[float]] = {}
+        self._seen: dict[str, float] = {}
 
-    def step(self, phase: str, done: int, steps: int) -> float | None:
+    def step(self, phase: str, done: int) -> float | None:
         """Takes a step of the builder; gives the seconds that are left, ``None`` where nothing is known.
 
-        A phase that was there before puts the build between its earlier begin and end, by the steps done; the time
-        spent so far then gives the pace. Where no phase is known the expected time less what is spent is left, and
-        nothing is known once that is used up.
+        A step that an earlier build had too says which share of the build is over; the rest is left, at the pace of
+        this build once a tenth of it is over. Steps may come far apart and in bursts, so that between such marks the
+        clock runs; nothing is known once it has run out.
         """
         spent = self._now() - self._start
         if done == 1:
             self._times[phase] = self._times.get(phase, 0) + 1
-        name = f"{phase} {self._times.get(phase, 1)}"
-        self._seen.setdefault(name, [spent, spent])[1] = spent
-        known = self._known.get(name)
-        if known is not None:
-            self._share = max(self._share, known.begin + (known.end - known.begin) * done / max(steps, done, 1))
-        if self._share >= _SURE:
-            return spent * (1 - self._share) / self._share
-        if self._expected.seconds is None or spent >= self._expected.seconds:
+        name = f"{phase} {self._times.get(phase, 1)}: {done}"
+        self._seen[name] = spent
+        share = self._expected.marks.get(name, 0.0)
+        if share > self._share and self._expected.seconds is not None:
+            self._share = share
+            total = spent / share if share >= _SURE else self._expected.seconds
+            self._left, self._told_at = total * (1 - share), self._now()
+        if self._left is None:
             return None
-        return self._expected.seconds - spent
+        left = self._left - (self._now() - self._told_at)
+        return left if left > 0 or self._share >= 1 else None
 
-    def phases(self, seconds: float) -> tuple[Phase, ...]:
-        """Where the phases lay in the build, which took so long; those that took longest."""
-        shares = [Phase(name, begin / seconds, min(end / seconds, 1.0)) for name, (begin, end) in self._seen.items()]
-        return tuple(p for p in shares if p.end - p.begin >= _LEAST_SHARE)
+    def marks(self, seconds: float) -> Marks:
+        """Where the steps lay in the build, which took so long."""
+        kept: Marks = {}
+        last = 0.0
+        for name, spent in self._seen.items():
+            share = min(spent / seconds, 1.0)
+            if share - last >= _APART:
+                kept[name] = last = round(share, 4)
+        return kept
 
 
 def timing_folder() -> Path:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edgebig.bundle import Bundle, Engine
 from edgebig.compatibility import Machine, engine_fits, engine_notes, has_dla, numbers, short, sm
-from edgebig.device.history import Expected, History, PastBuild, Phase, span
+from edgebig.device.history import Expected, History, Marks, PastBuild, span
 from edgebig.device.timing import device_key, timing_entries
 
 _NVIDIA = ("tensorrt", "tensorrt-rtx")
@@ -35,7 +35,7 @@ class Preflight:
         memory_bytes: an estimate of the memory that a session takes; ``None`` where the bundle has no figures.
         seconds: an estimate of the build's time; ``None`` where nothing is known.
         basis: what the estimate of the time is based on.
-        phases: where the phases of an earlier build lay.
+        marks: where the steps of an earlier build lay.
         dla: lines on what the DLA core that was asked for takes.
     """
 
@@ -49,7 +49,7 @@ class Preflight:
     memory_bytes: int | None = None
     seconds: float | None = None
     basis: str = ""
-    phases: tuple[Phase, ...] = ()
+    marks: Marks = field(default_factory=dict)
     dla: tuple[str, ...] = ()
 
     def lines(self, path: str) -> list[str]:
@@ -105,7 +105,7 @@ def preflight(
         memory_bytes=known,
         seconds=expected.seconds,
         basis=expected.basis,
-        phases=expected.phases,
+        marks=expected.marks,
         dla=() if dla is None else dla_lines(bundle, name, machine, dla),
     )
 

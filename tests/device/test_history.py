@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from edgebig.device.history import Expected, History, PastBuild, Phase, TimeLeft, span
+from edgebig.device.history import Expected, History, PastBuild, TimeLeft, span
 
-BUILD = PastBuild("tensorrt", "10.3.0", "Orin, 8.7", "graph", 100, False, 200.0, (Phase("Timing 1", 0.1, 0.9),))
+BUILD = PastBuild(
+    "tensorrt", "10.3.0", "Orin, 8.7", "graph", 100, False, 200.0, {"Timing 1: 1": 0.3, "Timing 1: 4": 0.9}
+)
 
 
 def test_builds_are_remembered_and_the_newest_kept(tmp_path: Path) -> None:
@@ -19,10 +21,10 @@ def test_builds_are_remembered_and_the_newest_kept(tmp_path: Path) -> None:
         history.add(replace(BUILD, seconds=number + 1.0))
     kept = history.builds()
     assert (len(kept), kept[0].seconds, kept[-1].seconds) == (200, 4.0, 203.0)
-    assert kept[-1].phases == BUILD.phases
+    assert kept[-1].marks == BUILD.marks
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"builds": 3}', '{"builds": [3, {"seconds": 1}, {"phases": 2}]}', "\x00"])
+@pytest.mark.parametrize("text", ["", "[]", '{"builds": 3}', '{"builds": [3, {"seconds": 1}, {"marks": 2}]}', "\x00"])
 def test_a_damaged_file_says_nothing(tmp_path: Path, text: str) -> None:
     (tmp_path / "builds.json").write_text(text)
     history = History(tmp_path / "builds.json")
@@ -35,10 +37,10 @@ def test_the_same_graph_counts_most_and_with_the_same_cache(tmp_path: Path) -> N
     history = History(tmp_path / "builds.json")
     history.add(BUILD)
     warm = replace(BUILD, warm=True)
-    assert history.expect(warm) == Expected(200.0, "an earlier build here without a timing cache", BUILD.phases)
-    history.add(replace(warm, seconds=20.0, phases=()))
+    assert history.expect(warm) == Expected(200.0, "an earlier build here without a timing cache", BUILD.marks)
+    history.add(replace(warm, seconds=20.0, marks={}))
     assert history.expect(warm) == Expected(20.0, "an earlier build here")
-    assert history.expect(BUILD) == Expected(200.0, "an earlier build here", BUILD.phases)
+    assert history.expect(BUILD) == Expected(200.0, "an earlier build here", BUILD.marks)
 
 
 def test_other_graphs_count_by_their_nodes_and_their_first_build(tmp_path: Path) -> None:
@@ -50,39 +52,43 @@ def test_other_graphs_count_by_their_nodes_and_their_first_build(tmp_path: Path)
         assert history.expect(replace(BUILD, **{"graph": "new", **changed})) == Expected()
 
 
-def followed(expected: Expected, *steps: tuple[float, str, int, int]) -> tuple[TimeLeft, list[float | None]]:
+def followed(expected: Expected, *steps: tuple[float, str, int]) -> tuple[TimeLeft, list[float | None]]:
     clock = [0.0]
     left = TimeLeft(expected, now=lambda: clock[0])
     found = []
-    for at, phase, done, total in steps:
+    for at, phase, done in steps:
         clock[0] = at
-        found.append(left.step(phase, done, total))
+        found.append(left.step(phase, done))
     return left, found
 
 
-def test_the_time_left_follows_the_phases_at_this_builds_own_pace() -> None:
-    # the earlier build spent 10 % before the timing, 80 % in it and 10 % after it; this one is twice as slow
-    steps = [(2, "Parsing", 1, 1), (60, "Timing", 1, 4), (120, "Timing", 2, 4), (200, "Timing", 4, 4)]
-    _, found = followed(Expected(100.0, "", BUILD.phases), *((float(at), *rest) for at, *rest in steps))
-    assert found == [98.0, pytest.approx(60 * 0.7 / 0.3), pytest.approx(120.0), pytest.approx(200 * 0.1 / 0.9)]
+def test_the_time_left_follows_the_marks_at_this_builds_own_pace() -> None:
+    # the earlier build took 100 s and had a step after 30 and after 90 of them; this one is twice as slow
+    steps = [(2.0, "Parsing", 1), (60.0, "Timing", 1), (120.0, "Timing", 2), (180.0, "Timing", 4), (210.0, "Tail", 1)]
+    _, found = followed(Expected(100.0, "", BUILD.marks), *steps)
+    assert found == [98.0, pytest.approx(140.0), pytest.approx(80.0), pytest.approx(20.0), None]
+
+
+def test_early_marks_say_nothing_of_the_pace() -> None:
+    _, found = followed(Expected(100.0, "", {"Timing 1: 1": 0.05}), (1.0, "Timing", 1), (3.0, "Timing", 2))
+    assert found == [95.0, 93.0]
 
 
 def test_a_phase_that_comes_again_is_another_one() -> None:
-    phases = (Phase("Timing 1", 0.0, 0.5), Phase("Timing 2", 0.5, 1.0))
-    steps = [(10.0, "Timing", 1, 2), (20.0, "Timing", 2, 2), (30.0, "Timing", 1, 2), (40.0, "Timing", 2, 2)]
-    left, found = followed(Expected(None, "", phases), *steps)
-    assert found == [pytest.approx(30.0), pytest.approx(20.0), pytest.approx(10.0), pytest.approx(0.0)]
-    assert left.phases(40.0) == (Phase("Timing 1", 0.25, 0.5), Phase("Timing 2", 0.75, 1.0))
+    steps = [(10.0, "Timing", 1), (20.0, "Timing", 2), (30.0, "Timing", 1), (40.0, "Timing", 2)]
+    left, found = followed(Expected(40.0, "", {"Timing 1: 2": 0.5, "Timing 2: 2": 1.0}), *steps)
+    assert found == [30.0, 20.0, 10.0, 0.0]
+    assert left.marks(40.0) == {"Timing 1: 1": 0.25, "Timing 1: 2": 0.5, "Timing 2: 1": 0.75, "Timing 2: 2": 1.0}
 
 
 def test_without_anything_known_the_time_left_is_unknown() -> None:
-    assert followed(Expected(), (5.0, "Timing", 1, 9))[1] == [None]
-    assert followed(Expected(30.0, "the nodes"), (5.0, "Timing", 1, 9), (31.0, "Timing", 2, 9))[1] == [25.0, None]
+    assert followed(Expected(), (5.0, "Timing", 1))[1] == [None]
+    assert followed(Expected(30.0, "the nodes"), (5.0, "Timing", 1), (31.0, "Timing", 2))[1] == [25.0, None]
 
 
-def test_short_phases_are_left_out() -> None:
-    left, _ = followed(Expected(), (1.0, "a", 1, 2), (1.001, "a", 2, 2), (2.0, "b", 1, 2), (9.0, "b", 2, 2))
-    assert left.phases(10.0) == (Phase("b 1", 0.2, 0.9),)
+def test_marks_that_lie_close_together_are_one() -> None:
+    left, _ = followed(Expected(), (0.01, "a", 1), (2.0, "a", 2), (2.01, "b", 1), (9.0, "b", 2))
+    assert left.marks(10.0) == {"a 1: 2": 0.2, "b 1: 2": 0.9}
 
 
 def test_times_for_people() -> None:
