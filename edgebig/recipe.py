@@ -111,7 +111,7 @@ class BuildRecipe(BaseModel):
         try:
             return parse_bytes(value)
         except UsageError as error:
-            raise ValueError(str(error)) from error
+            raise ValueError(str(error).partition(", found")[0]) from error
 
 
 class EvaluationRecipe(BaseModel):
@@ -236,7 +236,8 @@ class Recipe(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(p) for p in first["loc"]) or "fields"
-            raise RecipeError(f"{where}: {field}: {first['msg']}, found {first['input']!r}"[:400]) from error
+            why = first["msg"].removeprefix("Value error, ")
+            raise RecipeError(f"{where}: {field}: {why}, found {first['input']!r}"[:400]) from error
 
     def with_calibration(self, fields: dict[str, Any]) -> Recipe:
         """This recipe with some fields of ``calibration`` replaced; those that are ``None`` stay."""
