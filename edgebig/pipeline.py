@@ -79,6 +79,8 @@ def compile(
             source = steps.load_source(model, request, example_inputs, work, notes)
         with log.stage("graph") as notes:
             parts = [steps.prepare_graph(part, source, request, notes) for part in source.parts]
+            for part in parts:
+                steps.fix_sizes(part, request, notes)
         with log.stage("calibrate") as notes:
             for part in parts:
                 steps.calibrate_part(part, source, request, notes)

@@ -2,6 +2,7 @@
 
 from edgebig.steps.build import build_part
 from edgebig.steps.calibrate import calibrate_part
+from edgebig.steps.dla import fix_sizes
 from edgebig.steps.engine_options import check_build
 from edgebig.steps.finish import make_manifest, verify_part, write_processor
 from edgebig.steps.plans import with_plan
@@ -14,6 +15,7 @@ __all__ = [
     "calibrate_part",
     "check_build",
     "check_model_exists",
+    "fix_sizes",
     "load_source",
     "make_manifest",
     "prepare_graph",

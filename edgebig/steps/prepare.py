@@ -25,7 +25,6 @@ from edgebig.request import Request
 from edgebig.source import Source, SourcePart
 from edgebig.spec import Dim
 from edgebig.stages import StageNotes
-from edgebig.steps.dla import fix_sizes
 from edgebig.steps.shapes import choose_profiles
 from edgebig.steps.work import PartWork, Sample
 
@@ -67,9 +66,7 @@ def prepare_graph(part: SourcePart, source: Source, request: Request, notes: Sta
         notes.decline(*(f"{prefix}{report.name}: {line}" for line in report.declined))
     notes.note(f"{part.name}: {before} nodes became {len(graph.nodes())}, opset {graph.opset}")
     left = {name: shape for name, shape in asked.items() if name not in freeze}
-    work = PartWork(part, graph, choose_profiles(part, graph, left, notes), frozen)
-    fix_sizes(work, request, notes)
-    return work
+    return PartWork(part, graph, choose_profiles(part, graph, left, notes), frozen)
 
 
 def _check_names(source: Source, request: Request, notes: StageNotes) -> None:
