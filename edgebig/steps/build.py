@@ -125,5 +125,7 @@ def _build_ahead(part: PartWork, request: Request, writer: BundleWriter, graph: 
             built={"options": options.key(), **facts},
         ),
     )
+    if options.optimization_level is not None:
+        notes.decline(f"{part.name}: optimization level: {rtx} made the same engine at each that we tried")
     size = f"{len(built.engine) / 1e6:.1f} MB"
     notes.note(f"{part.name}: engine of {size} for compute capability {', '.join(capabilities)}, {rtx}")

@@ -112,6 +112,8 @@ def test_options_reach_the_builder_the_manifest_and_the_cache(folder: Path, tmp_
         asked = [str(tmp_path / "mlp.onnx"), "-t", "l4", "-o", str(tmp_path / str(number)), *given]
         run = CliRunner().invoke(command, asked)
         assert run.exit_code == 0, run.output
+    declined = edgebig.Bundle.open(tmp_path / "0").manifest.stages[4].declined
+    assert any("optimization level: TensorRT-RTX" in line for line in declined)
     level, streams, lasts, plain = (edgebig.Bundle.open(tmp_path / str(n)).part().engines[0] for n in range(4))
     assert '"optimization_level": 0' in (level.built or {})["options"]
     assert (streams.weight_streaming, plain.weight_streaming) == (1 << 20, None)
