@@ -13,6 +13,9 @@ from edgebig.units import parse_bytes
 HardwareLevel = Literal["none", "ampere+", "same-capability"]
 HARDWARE_LEVELS: tuple[HardwareLevel, ...] = ("none", "ampere+", "same-capability")
 
+_LEAST_WORKSPACE = 1 << 20
+"""Below it no layer finds what it needs: the unit was left out."""
+
 _AT_RUN_TIME = ("weight_streaming_budget",)
 """What the runtime is told and the builder is not: engines that differ in it alone are one."""
 
@@ -56,7 +59,6 @@ class BuildOptions:
 
     def __post_init__(self) -> None:
         for name, low, high in (
-            ("workspace_bytes", 1, None),
             ("optimization_level", 0, 5),
             ("aux_streams", 0, None),
             ("dla_core", 0, None),
@@ -66,6 +68,8 @@ class BuildOptions:
             if value is not None and (value < low or (high is not None and value > high)):
                 asked = f"{low} or more" if high is None else f"{low} to {high}"
                 raise UsageError(f"{name.replace('_', ' ')} is {asked}, found {value}")
+        if self.workspace_bytes is not None and self.workspace_bytes < _LEAST_WORKSPACE:
+            raise UsageError(f"workspace is 1M or more, found {self.workspace_bytes} bytes: write 512M or 2G")
         if self.hardware_compatible not in HARDWARE_LEVELS:
             levels = " or ".join(HARDWARE_LEVELS[1:])
             raise UsageError(f"hardware compatibility is {levels}, found {self.hardware_compatible!r}")
