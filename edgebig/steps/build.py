@@ -99,7 +99,8 @@ def _build_ahead(part: PartWork, request: Request, writer: BundleWriter, graph: 
         if not may_narrow:
             raise
         built = build(narrow)
-        place(part.profiles).write_refusal(str(error))  # of the range: without it the builder takes the graph
+        if "memory" not in str(error).lower():  # which may be free the next time; all else lies in the range
+            place(part.profiles).write_refusal(str(error))
         part.profiles = narrow
         shapes = ", ".join(f"{n}:{'x'.join(map(str, p.opt))}" for n, p in narrow.items())
         notes.decline(

@@ -105,6 +105,24 @@ def test_a_refused_range_is_not_tried_again(folder: Path, tmp_path: Path, monkey
         )
 
 
+def test_a_lack_of_memory_is_not_remembered(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorrt_rtx_bindings")
+    asked: list[tuple[int, ...]] = []
+    real = step.build_engine
+
+    def lacks_memory_once(graph: Path, flavour: Flavour, **more: Any) -> Any:
+        asked.append(more["profiles"][0]["x"].max)
+        if len(asked) == 1:
+            raise BuildError("Requested amount of GPU memory could not be allocated")
+        return real(graph, flavour, **more)
+
+    monkeypatch.setattr(step, "build_engine", lacks_memory_once)
+    onnx.save(tiny.mlp(), tmp_path / "mlp.onnx")
+    edgebig.compile(tmp_path / "mlp.onnx", out=tmp_path / "a", target="l4")
+    second = edgebig.compile(tmp_path / "mlp.onnx", out=tmp_path / "b", target="l4")
+    assert asked == [(8, 8), (1, 8), (8, 8)] and second.part().profiles["x"]["max"] == [8, 8]
+
+
 def test_options_reach_the_builder_the_manifest_and_the_cache(folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx_bindings")
     onnx.save(tiny.mlp(), tmp_path / "mlp.onnx")
