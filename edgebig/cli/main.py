@@ -21,9 +21,9 @@ from edgebig.errors import EdgebigError
 
 _COMMANDS = (
     *("compile", "finish", "run", "inspect", "bench", "serve", "eval", "debug", "export-triton", "schema"),
-    *("targets", "recipes", "doctor"),
+    *("targets", "recipes", "doctor", "timing-cache"),
 )
-_MODULES = {"eval": "evaluate", "export-triton": "export_triton"}
+_MODULES = {"eval": "evaluate", "export-triton": "export_triton", "timing-cache": "timing_cache"}
 _BROKEN_PIPE = 141
 _EPILOG = """\b
 Examples:
