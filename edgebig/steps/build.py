@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 from edgebig.build import (
@@ -11,6 +11,7 @@ from edgebig.build import (
     Built,
     EngineCache,
     Profile,
+    ProfileSet,
     build_engine,
     check_parse,
     find_flavour,
@@ -71,8 +72,7 @@ def _build_ahead(part: PartWork, request: Request, writer: BundleWriter, graph: 
     def progress(phase: str, step: int, steps: int) -> None:
         notes.progress(f"{phase} {step}/{steps}")
 
-    def build(profiles: Mapping[str, Profile]) -> Built:
-        sets = (profiles,) if profiles else ()
+    def build(sets: Sequence[ProfileSet]) -> Built:
         kept = EngineCache(graph, rtx, sets, capabilities, BuildOptions())
         engine = kept.read()
         if engine is not None:
@@ -82,23 +82,23 @@ def _build_ahead(part: PartWork, request: Request, writer: BundleWriter, graph: 
         return built
 
     try:
-        built = build(part.profiles)
+        built = build(part.profile_sets)
     except BuildError as error:
-        narrow = {n: Profile(p.opt, p.opt, p.opt) for n, p in part.profiles.items()}
-        asked = set(request.recipe.shapes) & set(part.profiles)
-        if asked or narrow == part.profiles or not part.profiles:
+        narrow = tuple({n: Profile(p.opt, p.opt, p.opt) for n, p in one.items()} for one in part.profile_sets)
+        asked = {name for one in request.recipe.shape_sets for name in one} & set(part.profiles)
+        if asked or narrow == part.profile_sets:
             raise
         built = build(narrow)
-        part.profiles = narrow
-        shapes = ", ".join(f"{n}:{'x'.join(map(str, p.opt))}" for n, p in narrow.items())
+        part.profiles, *more = narrow
+        part.more_profiles = tuple(more)
+        shapes = "; ".join(", ".join(f"{n}:{'x'.join(map(str, p.opt))}" for n, p in one.items()) for one in narrow)
         notes.decline(
             f"{part.name}: the engine takes the shapes {shapes} alone, since the derived range was refused: {error}"
         )
     names = ".".join(f"sm{c.replace('.', '')}" for c in capabilities)
     name = f"engines/{part.name}.{names}.engine"
     writer.path(name).write_bytes(built.engine)
-    shapes_of = {n: p.to_json() for n, p in part.profiles.items()}
-    sets = (shapes_of,) if shapes_of else ()
+    sets = tuple({n: p.to_json() for n, p in one.items()} for one in part.profile_sets)
     # an engine from the cache was not built just now, and says nothing of the time
     facts = {"seconds": round(built.seconds, 3)} if built.seconds else None
     part.engines = (Engine(name, rtx.name, rtx.version, capabilities, profiles=sets, built=facts),)

@@ -41,9 +41,10 @@ def waves() -> Graph:
     )
 
 
-def chosen(graph: Graph) -> tuple[dict[str, Profile], StageNotes]:
+def chosen(graph: Graph, best_only: bool = False) -> tuple[dict[str, Profile], StageNotes]:
     notes = StageNotes("graph", lambda event: None)
-    return choose_profiles(SourcePart("model", graph, Path("model.onnx")), graph, {}, notes), notes
+    (found,) = choose_profiles(SourcePart("model", graph, Path("model.onnx")), graph, [{}], notes, best_only=best_only)
+    return found, notes
 
 
 @pytest.mark.parametrize(
@@ -82,7 +83,7 @@ def test_a_graph_without_dynamic_axes_is_not_tried() -> None:
 def test_where_nothing_computes_the_guess_stays_and_is_told() -> None:
     graph = net([node("Reshape", "x s", "y")], {"x": [1, "length"]}, ["y"], {"s": np.array([7919])})
     found, notes = chosen(graph)
-    assert found == derive_profiles(graph.inputs, {}, {})
+    assert (found,) == derive_profiles(graph.inputs)
     assert "computes at none of the shapes" in notes.declined[0]
 
 
