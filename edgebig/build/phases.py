@@ -39,8 +39,9 @@ def phases_of(
     """The phases that a graph serves, with the ranges of its axes in each.
 
     - Without a cache among its inputs: all of the text at once. One set, as it is.
-    - With a cache and one token at a time (Optimum's ``decoder_with_past``): decode alone. Where an encoder's values
-      lie in the cache too, it is never empty.
+    - With an encoder's values in the cache (Optimum's ``decoder_with_past``), which another graph has computed together
+      with the first tokens: decode alone, with a cache that is never empty.
+    - With a cache and a fixed number of tokens: the same, but the cache may be empty.
     - With a cache and any number of tokens: prefill, with a cache that is empty or as long as the positions leave room
       for beside the longest prompt, and decode, with one token and any cache.
 
@@ -54,21 +55,24 @@ def phases_of(
     if not past:
         return [Ranges("", dict(extents))]
     tokens = _tokens(layout)
-    if tokens is None:
-        begins = 1 if any("encoder" in name.lower().replace("decoder", "") for name in layout.names) else 0
-        longer = {axis: _from(begins, extents[axis]) for axis in past if axis not in asked}
-        return [Ranges("decode", {**extents, **longer})]
     if set(past) & set(asked) or (tokens in asked and extents[tokens][0] > 1):
         return [Ranges("", dict(extents))]
+    continues = any("past" in name and ".encoder." in name for name in layout.names)
+    if tokens is None and not continues:
+        return [Ranges("decode", dict(extents))]
+    full = {**extents, **{axis: _from(1, extents[axis]) for axis in past}}
+    if tokens is not None and not (continues and tokens in asked):
+        full[tokens] = (1, 1, 1)
+    decode = Ranges("decode", full, frozenset() if tokens is None else frozenset({tokens}))
+    if tokens is None or continues:
+        return [decode]
     longest = extents[tokens][2]
-    empty, full = dict(extents), dict(extents)
+    empty = dict(extents)
     for axis in past:
         low, _, most = extents[axis]
         room = most if positions is None else min(most, max(positions - longest, low))
         empty[axis] = (low, low, room)
-        full[axis] = _from(1, extents[axis])
-    full[tokens] = (1, 1, 1)
-    return [Ranges("prefill", empty), Ranges("decode", full, frozenset({tokens}))]
+    return [Ranges("prefill", empty), decode]
 
 
 def _tokens(layout: Layout) -> str | None:

@@ -25,7 +25,8 @@ def axes_of(inputs: Sequence[TensorSpec], config: Any) -> dict[str, Extent]:
     longest = positions_of(config) or _TOKENS
     has_cache = any(isinstance(dim, str) and dim.startswith("past_") for spec in inputs for dim in spec.shape)
     limit = min(longest, _CONTEXT if has_cache else _TOKENS)
-    tokens = (1, min(_BEST_TOKENS, limit), limit)
+    # a text leaves room for what is written after it
+    tokens = (1, min(_BEST_TOKENS, max(limit // 2, 1) if has_cache else limit), limit)
     read = min(longest, _TOKENS)
     axes: dict[str, Extent] = {}
     frames = getattr(config, "max_source_positions", None)
@@ -42,7 +43,7 @@ def axes_of(inputs: Sequence[TensorSpec], config: Any) -> dict[str, Extent]:
                 axes[dim] = _AUDIO
             elif dim.startswith("past_"):
                 # an empty cache starts a text, and there is room for the token that is added
-                axes.setdefault(dim, (0, max(tokens[1] - 1, 1), max(limit - 1, 1)))
+                axes.setdefault(dim, (0, max(min(tokens[1] - 1, limit // 2), 1), max(limit - 1, 1)))
             elif dim not in axes:
                 axes[dim] = (1, min(_BEST_TOKENS, read), read) if dim.startswith("encoder_") else tokens
     return axes

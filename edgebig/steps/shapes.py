@@ -71,6 +71,8 @@ def choose_profiles(
             f"{_ranges(guessed)} would take {room.text(before)}"
         )
     found = _tried(part, graph, asked, known, roomy, example, notes)
+    if len(found) > max(1, len(asked)):
+        notes.note(f"{part.name}: a set of shapes for prefill and one for decode: {_ranges(found)}")
     if room is not None:
         _check_room(part, found, any(asked), room, notes)
     return found
