@@ -64,7 +64,7 @@ class Room:
     def text(self, shapes: Shapes) -> str:
         """The figures, for people."""
         return (
-            f"about {self.needed(shapes) / 1e9:.1f} GB, {self.target} has {self.memory / 1e9:.0f} GB, "
+            f"about {self.needed(shapes) / 1e9:.1f} GB, {self.target} has {self.memory / 1e9:g} GB, "
             f"of which {SHARE:.0%} are counted on"
         )
 

@@ -180,7 +180,7 @@ def _check_room(
     if least > room.memory and was_asked:
         raise UsageError(
             f"shapes: {part.name} at {_ranges(found)} has {least / 1e9:.1f} GB of weights, inputs and outputs alone, "
-            f"{room.target} has {room.memory / 1e9:.0f} GB: ask for smaller --max-shapes"
+            f"{room.target} has {room.memory / 1e9:g} GB: ask for smaller --max-shapes"
         )
     advice = "ask for smaller --max-shapes" if any(found) else "choose a smaller precision or model"
     notes.decline(
