@@ -55,7 +55,7 @@ def phases_of(
     if not past:
         return [Ranges("", dict(extents))]
     tokens = _tokens(layout)
-    if set(past) & set(asked) or (tokens in asked and extents[tokens][0] > 1):
+    if set(past) & set(asked) or (tokens is not None and tokens in asked and extents[tokens][0] > 1):
         return [Ranges("", dict(extents))]
     continues = any("past" in name and ".encoder." in name for name in layout.names)
     if tokens is None and not continues:
