@@ -39,9 +39,14 @@ class ShapeRange(BaseModel):
     def _is_ordered(self) -> ShapeRange:
         if not len(self.min) == len(self.opt) == len(self.max):
             raise ValueError("min, opt and max need the same number of axes")
-        if any(not 1 <= a <= b <= c for a, b, c in zip(self.min, self.opt, self.max, strict=True)):
-            raise ValueError(f"needs 1 <= min <= opt <= max on every axis, found {self.min}, {self.opt}, {self.max}")
+        if any(not 0 <= a <= b <= c for a, b, c in zip(self.min, self.opt, self.max, strict=True)):
+            raise ValueError(f"needs 0 <= min <= opt <= max on every axis, found {self.min}, {self.opt}, {self.max}")
         return self
+
+    def check_empty(self, name: str) -> None:
+        """Raises ``ValueError`` where a size of 0 is asked of an input that is no cache (``past_key_values.0.key``)."""
+        if 0 in self.min and "past" not in name:
+            raise ValueError(f"needs 1 <= min on every axis of {name}: only the length of a cache (past) can be 0")
 
     @property
     def is_static(self) -> bool:
@@ -141,6 +146,7 @@ class Recipe(BaseModel):
         precision: the number format of weights and activations.
         opset: the ONNX opset to raise the graph to, at least; never lowered.
         shapes: for each input, the shapes that it takes; inputs that are absent keep their own.
+        more_shapes: further sets of the same, each an optimization profile of its own.
         freeze: inputs that become constants, with their values.
         preprocess: how pictures become tensors, where the model brings no image processor.
         audio: how recordings become samples, where the model takes sound as it is.
@@ -178,6 +184,7 @@ class Recipe(BaseModel):
     precision: RequestedPrecision = "fp32"
     opset: int = Field(default=17, ge=13, le=25)
     shapes: dict[str, ShapeRange] = Field(default_factory=dict)
+    more_shapes: tuple[dict[str, ShapeRange], ...] = ()
     freeze: dict[str, int | float | bool] = Field(default_factory=dict)
     preprocess: Preprocess | None = None
     audio: Audio | None = None
@@ -203,6 +210,24 @@ class Recipe(BaseModel):
         if not isinstance(value, dict):
             return value
         return {k: _shape_range(v) for k, v in value.items()}
+
+    @field_validator("more_shapes", mode="before")
+    @classmethod
+    def _short_forms(cls, value: Any) -> Any:
+        if not isinstance(value, list | tuple):
+            return value
+        return [{k: _shape_range(v) for k, v in one.items()} if isinstance(one, dict) else one for one in value]
+
+    @model_validator(mode="after")
+    def _only_caches_are_empty(self) -> Recipe:
+        for name, shape in ((n, s) for one in self.shape_sets for n, s in one.items()):
+            shape.check_empty(name)
+        return self
+
+    @property
+    def shape_sets(self) -> tuple[dict[str, ShapeRange], ...]:
+        """The shapes of each set, the first one first; that may be empty."""
+        return self.shapes, *self.more_shapes
 
     @classmethod
     def load(cls, name: str | Path) -> Recipe:

@@ -74,7 +74,8 @@ def _part_lines(name: str, part: dict[str, Any]) -> list[str]:
         out.append(f"  engine {engine['path']}: {engine['kind']} {engine['version']} for {hardware}{more}")
     out += ["  inputs", *(f"  {line}" for line in spec_lines(part["inputs"]))]
     out += ["  outputs", *(f"  {line}" for line in spec_lines(part["outputs"]))]
-    for key, shapes in part["profiles"].items():
+    sets = [part["profiles"], *part.get("more_profiles", ())]
+    for key, shapes in [pair for one in sets for pair in one.items()]:
         out.append(f"  {key}: " + ", ".join(f"{k} {'x'.join(map(str, v))}" for k, v in shapes.items()))
     for output, s in part["similarity"].items():
         figures = {k: float(v) for k, v in s.items()}  # "Infinity" is a string in the manifest

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 from edgebig.build import (
     Built,
     EngineCache,
     Profile,
+    ProfileSet,
     build_engine,
     check_parse,
     find_flavour,
@@ -75,42 +76,42 @@ def _build_ahead(part: PartWork, request: Request, writer: BundleWriter, graph: 
 
     options = options_of(request)
 
-    def place(profiles: Mapping[str, Profile]) -> EngineCache:
-        return EngineCache(graph, rtx, (profiles,) if profiles else (), capabilities, options)
+    def place(sets: Sequence[ProfileSet]) -> EngineCache:
+        return EngineCache(graph, rtx, sets, capabilities, options)
 
-    def build(profiles: Mapping[str, Profile]) -> Built:
-        kept = place(profiles)
+    def build(sets: Sequence[ProfileSet], kept: EngineCache) -> Built:
         engine = kept.read()
         if engine is not None:
             return Built(engine, 0.0)
-        sets = (profiles,) if profiles else ()
         built = build_engine(graph, rtx, profiles=sets, options=options, capabilities=capabilities, progress=progress)
         kept.write(built.engine)
         return built
 
-    narrow = {n: Profile(p.opt, p.opt, p.opt) for n, p in part.profiles.items()}
-    may_narrow = narrow != part.profiles and not set(request.recipe.shapes) & set(part.profiles)
-    refused = place(part.profiles).refusal() if may_narrow else ""
+    narrow = tuple({n: Profile(p.opt, p.opt, p.opt) for n, p in one.items()} for one in part.profile_sets)
+    asked = {name for one in request.recipe.shape_sets for name in one} & set(part.profiles)
+    may_narrow = narrow != part.profile_sets and not asked
+    wide = place(part.profile_sets)
+    refused = wide.refusal() if may_narrow else ""
     try:
         if refused:
             raise BuildError(refused)
-        built = build(part.profiles)
+        built = build(part.profile_sets, wide)
     except BuildError as error:
         if not may_narrow:
             raise
-        built = build(narrow)
+        built = build(narrow, place(narrow))
         if "memory" not in str(error).lower():  # which may be free the next time; all else lies in the range
-            place(part.profiles).write_refusal(str(error))
-        part.profiles = narrow
-        shapes = ", ".join(f"{n}:{'x'.join(map(str, p.opt))}" for n, p in narrow.items())
+            wide.write_refusal(str(error))
+        part.profiles, *more = narrow
+        part.more_profiles = tuple(more)
+        shapes = "; ".join(", ".join(f"{n}:{'x'.join(map(str, p.opt))}" for n, p in one.items()) for one in narrow)
         notes.decline(
             f"{part.name}: the engine takes the shapes {shapes} alone, since the derived range was refused: {error}"
         )
     names = ".".join(f"sm{c.replace('.', '')}" for c in capabilities)
     name = f"engines/{part.name}.{names}.engine"
     writer.path(name).write_bytes(built.engine)
-    shapes_of = {n: p.to_json() for n, p in part.profiles.items()}
-    sets = (shapes_of,) if shapes_of else ()
+    sets = tuple({n: p.to_json() for n, p in one.items()} for one in part.profile_sets)
     # an engine from the cache was not built just now, and says nothing of the time
     facts = {"seconds": round(built.seconds, 3)} if built.seconds else {}
     part.engines = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from edgebig.request import Request
 from edgebig.source import Source, SourcePart
 from edgebig.spec import Dim
 from edgebig.stages import StageNotes
+from edgebig.steps.room import Room
 from edgebig.steps.shapes import choose_profiles
 from edgebig.steps.work import PartWork, Sample
 
@@ -39,8 +40,8 @@ def prepare_graph(part: SourcePart, source: Source, request: Request, notes: Sta
     graph = part.graph
     takes = {spec.name: spec.shape for spec in graph.inputs}
     freeze = {name: value for name, value in request.recipe.freeze.items() if name in takes}
-    asked = {name: shape for name, shape in request.recipe.shapes.items() if name in takes}
-    shapes = {name: _shape(name, takes[name], wanted) for name, wanted in asked.items()}
+    asked = [{n: shape for n, shape in one.items() if n in takes} for one in request.recipe.shape_sets]
+    shapes = {name: _shape(name, takes[name], wanted) for name, wanted in _joined(asked).items()}
     pinned = {name: shape for name, shape in part.fixed.items() if name not in shapes}
     opset = request.recipe.opset
     if request.target.is_nvidia:
@@ -65,13 +66,32 @@ def prepare_graph(part: SourcePart, source: Source, request: Request, notes: Sta
             notes.note(f"{prefix}{report.name}: {', '.join(report.changed)}")
         notes.decline(*(f"{prefix}{report.name}: {line}" for line in report.declined))
     notes.note(f"{part.name}: {before} nodes became {len(graph.nodes())}, opset {graph.opset}")
-    left = {name: shape for name, shape in asked.items() if name not in freeze}
-    return PartWork(part, graph, choose_profiles(part, graph, left, notes), frozen)
+    left = [{name: shape for name, shape in one.items() if name not in freeze} for one in asked]
+    room = Room.of(graph, request)
+    is_host = request.target.engine == "host"
+    first, *more = choose_profiles(part, graph, left, notes, room=room, best_only=is_host)
+    return PartWork(part, graph, first, tuple(more), frozen)
+
+
+def _joined(sets: Sequence[Mapping[str, ShapeRange]]) -> dict[str, ShapeRange]:
+    """What the graph must take to serve every set: for the inputs that all of them name, the range over all."""
+    first, *more = sets
+    joined = {}
+    for name, shape in first.items():
+        if all(name in one for one in more):
+            others = [one[name] for one in more]
+            if any(len(other.min) != len(shape.min) for other in others):
+                raise UsageError(f"shapes: {name} has one number of axes, found several in its sets of shapes")
+            low = tuple(map(min, zip(*(s.min for s in (shape, *others)), strict=True)))
+            high = tuple(map(max, zip(*(s.max for s in (shape, *others)), strict=True)))
+            joined[name] = ShapeRange(min=low, opt=shape.opt, max=high)
+    return joined
 
 
 def _check_names(source: Source, request: Request, notes: StageNotes) -> None:
     known = [spec.name for part in source.parts for spec in part.graph.inputs]
-    named = [("--shapes", name) for name in request.recipe.shapes] + [("--freeze", n) for n in request.recipe.freeze]
+    shaped = dict.fromkeys(name for one in request.recipe.shape_sets for name in one)
+    named = [("--shapes", name) for name in shaped] + [("--freeze", n) for n in request.recipe.freeze]
     named += [("state", name) for name in request.recipe.state]
     for option, name in named:
         if name in known:

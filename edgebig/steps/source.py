@@ -42,7 +42,7 @@ def load_source(model: Any, request: Request, examples: Examples | None, work: P
             raise UsageError(f"--task {recipe.task}: {model} is an ONNX file, which has no task: leave --task out")
         source = read_onnx(Path(model))
     else:
-        length = max((r.max[-1] for n, r in recipe.shapes.items() if n == "input_ids"), default=None)
+        length = max((r.max[-1] for one in recipe.shape_sets for n, r in one.items() if n == "input_ids"), default=None)
         source = export_huggingface(os.fspath(model), work, recipe.task, recipe.opset, recipe.tolerance, length)
     notes.note(*source.notes)
     return source
