@@ -122,9 +122,7 @@ def _try(model: Model, side: str, precision: str, capabilities: list[str], work:
         answer = _run(model, side, precision, capabilities, work)
         if answer["ok"] or len(capabilities) == 1:
             return [_cell(model, side, precision, c, answer) for c in capabilities]
-    return [
-        _cell(model, side, precision, c, _run(model, side, precision, [c], work)) for c in capabilities
-    ]
+    return [_cell(model, side, precision, c, _run(model, side, precision, [c], work)) for c in capabilities]
 
 
 def _cell(model: Model, side: str, precision: str, capability: str, answer: dict[str, Any]) -> Cell:
@@ -164,9 +162,13 @@ def report(cells: Sequence[Cell], absent: dict[str, str], *, as_json: bool) -> N
     print(f"| model | {' | '.join(f'edgebig, {p.upper()}' for p in PRECISIONS)} | bare, as it is |")
     print(f"|---|{'---|' * len(columns)}")
     for name in dict.fromkeys(c.model for c in cells):
-        print(f"| {name} | {' | '.join(_text([c for c in cells if (c.model, c.precision) == (name, p)]) for p in columns)} |")
+        print(
+            f"| {name} | {' | '.join(_text([c for c in cells if (c.model, c.precision) == (name, p)]) for p in columns)} |"
+        )
     for side, total in totals.items():
-        print(f"\n{side}: {total['cells']} of {total['tried']} cells, {total['models']} of {total['models tried']} models")
+        print(
+            f"\n{side}: {total['cells']} of {total['tried']} cells, {total['models']} of {total['models tried']} models"
+        )
     failed: dict[tuple[str, str, str, str], list[str]] = {}
     for cell in cells:
         if cell.reason:

@@ -1,6 +1,6 @@
 """One attempt of the matrix, in a process of its own: a crash of the builder ends this process alone.
 
-    python benchmarks/build/matrix_cell.py MODEL SIDE PRECISION CAPABILITIES WORK RESULT.json
+python benchmarks/build/matrix_cell.py MODEL SIDE PRECISION CAPABILITIES WORK RESULT.json
 """
 
 from __future__ import annotations

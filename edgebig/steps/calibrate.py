@@ -67,6 +67,9 @@ def calibrate_part(part: PartWork, source: Source, request: Request, notes: Stag
             "(.npy, .npz, a folder of pictures, a text file, ready:sentences, or synthetic where there is nothing)"
         )
     feedback = _feedback(part, request)
+    if data is None and not part.source.examples:
+        # made inputs hold a cache, and may be as long as the model takes
+        feedback = NoFeedback()
     chosen = _made(part, recipe.golden) if data is None else _real(part, source, request, data, feedback, notes)
     part.golden = Golden(chosen.golden, _answers(part, chosen, is_made=data is None), chosen.origin)
     if len(chosen.trial) > len(chosen.golden):
@@ -119,7 +122,7 @@ class _Whole:
 def _answers(part: PartWork, chosen: _Chosen, *, is_made: bool) -> list[Sample]:
     """What the original answers on the golden inputs."""
     try:
-        return outputs_of(part.source.original, chosen.golden, "all", part.frozen)
+        return outputs_of(part.source.original, chosen.golden, "all", part.frozen, part.source.answers)
     except GraphError as error:
         if not is_made or part.source.examples:
             raise

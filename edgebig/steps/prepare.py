@@ -66,11 +66,11 @@ def prepare_graph(part: SourcePart, source: Source, request: Request, notes: Sta
         notes.decline(*(f"{prefix}{report.name}: {line}" for line in report.declined))
     notes.note(f"{part.name}: {before} nodes became {len(graph.nodes())}, opset {graph.opset}")
     left = {name: shape for name, shape in asked.items() if name not in freeze}
-    return PartWork(part, graph, choose_profiles(part, graph, left, notes), frozen)
+    return PartWork(part, graph, choose_profiles(part, graph, left, notes), {**part.given, **frozen})
 
 
 def _check_names(source: Source, request: Request, notes: StageNotes) -> None:
-    known = [spec.name for part in source.parts for spec in part.graph.inputs]
+    known = [name for part in source.parts for name in (*(spec.name for spec in part.graph.inputs), *part.given)]
     named = [("--shapes", name) for name in request.recipe.shapes] + [("--freeze", n) for n in request.recipe.freeze]
     named += [("state", name) for name in request.recipe.state]
     for option, name in named:
