@@ -3,9 +3,9 @@
     python benchmarks/build/matrix.py [--only NAME ...] [--precisions fp16,int8,fp8] [--capabilities 8.0,8.6,8.9,12.0]
                                       [--out matrix.json] [--resume] [--apart] [--json] [--list]
 
-edgebig: `edgebig.compile` of each model in each precision, for each compute capability; every part must get its engine.
-Bare: the same model's ONNX files given to TensorRT-RTX's parser and builder as they are, each dynamic axis 1 to 16 with 8
-the best; without a precision, since networks are strongly typed: it lies in the file.
+edgebig: `edgebig.compile` of each model in each precision, for each compute capability; every part must get its
+engine. Bare: the same model's ONNX files given to TensorRT-RTX's parser and builder as they are, each dynamic axis 1 to
+16 with 8 the best; without a precision, since networks are strongly typed: it lies in the file.
 
 Each attempt is a process of its own. One attempt builds for all capabilities; where that fails, and with --apart, one
 is made for each. A full run is long: --resume goes on with what --out lacks or what failed.

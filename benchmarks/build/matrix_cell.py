@@ -43,7 +43,7 @@ def compile_with(model: matrix_models.Model, precision: str, capabilities: list[
     import edgebig
 
     os.environ["EDGEBIG_CACHE"] = str(work / "cache")
-    asked = matrix_models.options(model, precision)
+    asked = matrix_models.options(model, precision, work)
     with tempfile.TemporaryDirectory(prefix="edgebig-matrix-") as folder:
         out = Path(folder) / "b"
         bundle = edgebig.compile(

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.common import ROOT
 from benchmarks.compile.run import find_minilm
 
@@ -28,6 +30,14 @@ ARCHITECTURES = {
 }
 """Optimum's task of each; with the merged decoder for those in MERGED."""
 
+_SHAPES = {
+    "vit": {"pixel_values": (1, 3, 32, 32)},
+    "yolos": {"pixel_values": (1, 3, 64, 96)},
+    "detr": {"pixel_values": (1, 3, 64, 64), "pixel_mask": (1, 64, 64)},
+    "whisper": {"input_features": (1, 16, 3000)},
+}
+"""Shapes that the configurations of tests/source/tiny_models.py fix."""
+
 _SENTENCES = ROOT / "calibration" / "sentences.txt"
 
 
@@ -42,7 +52,7 @@ class Model:
         what: the file below shared/data, the architecture, or the model that is quantized first.
         how: for ``ort``: ``qdq``, ``qoperator`` or ``dynamic``.
         recipe: shipped recipe, where the model has one.
-        data: calibration data; ``synthetic`` where there is none.
+        data: calibration data; random numbers where there is none, as the weights are random too.
     """
 
     name: str
@@ -50,7 +60,7 @@ class Model:
     what: str
     how: str = ""
     recipe: str | None = None
-    data: str = "synthetic"
+    data: str = ""
 
 
 def _vision(name: str, what: str, recipe: str, how: str = "") -> Model:
@@ -101,7 +111,7 @@ def source(model: Model, work: Path) -> Path:
     return _graphs(model, work)[0]
 
 
-def options(model: Model, precision: str) -> dict[str, Any]:
+def options(model: Model, precision: str, work: Path) -> dict[str, Any]:
     """Recipe and calibration data of a compile; few samples and golden inputs, since nothing is measured."""
     from edgebig.recipe import Recipe
 
@@ -109,8 +119,36 @@ def options(model: Model, precision: str) -> dict[str, Any]:
     found: dict[str, Any] = {"recipe": recipe.with_calibration({"samples": 16}), "precision": precision}
     if precision != "fp16" and model.kind != "ort":
         # a model that ONNX Runtime quantized brings its scales
-        found["calibration"] = model.data
+        found["calibration"] = model.data or _made(model.what, work)
+    elif model.how == "dynamic" and precision != "fp16":
+        # its activations are quantized when it runs, so that it brings no scales
+        found["calibration"] = _samples(model, _graphs(model, work)[0])
     return found
+
+
+def _made(name: str, work: Path) -> str:
+    """A folder of samples for each part of an architecture, random numbers of shapes that it takes."""
+    from edgebig.build.axes import Layout
+    from edgebig.graph import Graph
+    from edgebig.verify import made_inputs
+
+    folder = work / "samples" / name
+    for file in _exported(name, _saved(name, work), work).glob("*.onnx"):
+        if file.name == "decoder_model_merged.onnx" or (folder / file.stem / "0.npz").is_file():
+            continue
+        graph = Graph.load(file)
+        layout = Layout.of(graph.inputs)
+        shapes = layout.shapes({axis: _size(axis, role) for axis, role in layout.roles.items()})
+        shapes |= {n: s for n, s in _SHAPES.get(name, {}).items() if n in shapes}
+        (folder / file.stem).mkdir(parents=True, exist_ok=True)
+        for number, sample in enumerate(made_inputs(graph, shapes, 8)):
+            np.savez(folder / file.stem / f"{number}.npz", **sample)
+    only = folder / "model"
+    return str(only if only.is_dir() else folder)
+
+
+def _size(axis: str, role: str) -> int:
+    return {"batch": 1, "past": 4, "side": 64, "channels": 3, "sound": 3200}.get(role, 3 if "channel" in axis else 12)
 
 
 def graphs(model: Model, work: Path) -> list[Path]:
@@ -183,17 +221,18 @@ def _quantized(model: Model, work: Path) -> Path:
 
 
 def _samples(model: Model, plain: Path) -> Sequence[dict[str, Any]]:
+    from edgebig.graph import Graph
+
+    takes = [spec.name for spec in Graph.load(plain).inputs]
     if model.what == "minilm":
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(_minilm())
         lines = _SENTENCES.read_text(encoding="utf-8").splitlines()[:16]
-        return [{k: v.astype("int64") for k, v in tokenizer(line, return_tensors="np").items()} for line in lines]
-    from edgebig.graph import Graph
+        return [{k: tokenizer(line, return_tensors="np")[k].astype("int64") for k in takes} for line in lines]
     from edgebig.recipe import Recipe
     from edgebig.tasks.vision import prepare
 
-    how = Recipe.load(str(model.recipe)).preprocess
-    name = Graph.load(plain).inputs[0].name
+    how, name = Recipe.load(str(model.recipe)).preprocess, takes[0]
     files = sorted((DATA / "images").glob("*.jpg"))[::7]
     return [{name: prepare(file, how).astype("float32")} for file in files if how is not None]

@@ -6,18 +6,24 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from edgebig.calibrate import Range
 from edgebig.errors import UsageError
+from edgebig.graph import Graph
 from edgebig.graph.passes import (
     FoldBatchNorm,
     FoldConstants,
     FreezeInputs,
     MakeGemms,
     NameNodes,
+    ExpandQOperators,
     Pass,
     RaiseOpset,
     RaiseToFloat32,
     RemoveNoOps,
+    RemoveQuantization,
     SetShapes,
+    is_for_tensorrt,
+    is_quantized,
     run_passes,
 )
 from edgebig.recipe import ShapeRange
@@ -30,6 +36,9 @@ from edgebig.steps.work import PartWork, Sample
 
 _OPSET = {"int8": 19, "fp8": 19, "int8-weights": 19, "int4": 21, "nvfp4": 23, "bf16": 22, "auto": 19}
 """Q/DQ of FP16 tensors and FP8 need opset 19, blocks 21, most operators in BF16 22, FLOAT4E2M1 23."""
+
+
+_QUANTIZING = {"int8", "fp8", "int4", "int8-weights", "nvfp4", "auto"}
 
 
 def prepare_graph(part: SourcePart, source: Source, request: Request, notes: StageNotes) -> PartWork:
@@ -45,10 +54,13 @@ def prepare_graph(part: SourcePart, source: Source, request: Request, notes: Sta
     opset = request.recipe.opset
     if request.target.is_nvidia:
         opset = max(opset, _OPSET.get(request.recipe.precision, 0))
+    removal = RemoveQuantization()
+    is_float_again = _must_be_float(graph, request)
     passes: list[Pass] = [
         SetShapes({**pinned, **shapes}),
         FreezeInputs(freeze),
         RaiseOpset(opset),
+        *([ExpandQOperators(), removal] if is_float_again else []),
         RaiseToFloat32(),
         FoldBatchNorm(),
         FoldConstants(),
@@ -66,7 +78,26 @@ def prepare_graph(part: SourcePart, source: Source, request: Request, notes: Sta
         notes.decline(*(f"{prefix}{report.name}: {line}" for line in report.declined))
     notes.note(f"{part.name}: {before} nodes became {len(graph.nodes())}, opset {graph.opset}")
     left = {name: shape for name, shape in asked.items() if name not in freeze}
-    return PartWork(part, graph, choose_profiles(part, graph, left, notes), {**part.given, **frozen})
+    work = PartWork(part, graph, choose_profiles(part, graph, left, notes), {**part.given, **frozen})
+    if is_float_again:
+        work.own_ranges = {name: Range(*ends) for name, ends in removal.ranges.items()}
+        notes.note(
+            f"{part.name}: came quantized, and computes in float again; {len(removal.ranges)} tensors had scales"
+        )
+        if request.recipe.precision not in _QUANTIZING:
+            how = ", by its own scales" if removal.ranges else " (with --calib: it holds no scales of activations)"
+            notes.decline(
+                f"{part.name}: TensorRT does not take its quantized operators: it computes in "
+                f"{request.recipe.precision}: --precision int8 quantizes it anew{how}"
+            )
+    return work
+
+
+def _must_be_float(graph: Graph, request: Request) -> bool:
+    """Whether a graph that came quantized is made float: to be quantized anew, or since TensorRT refuses it."""
+    if not is_quantized(graph):
+        return False
+    return request.recipe.precision in _QUANTIZING or (request.target.is_nvidia and not is_for_tensorrt(graph))
 
 
 def _check_names(source: Source, request: Request, notes: StageNotes) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from edgebig.build import Profile
 from edgebig.bundle import Engine
-from edgebig.calibrate import Ranges
+from edgebig.calibrate import Range, Ranges
 from edgebig.graph import Graph
 from edgebig.quantize import PlanFile
 from edgebig.source import SourcePart
@@ -46,6 +46,8 @@ class PartWork:
         graph: simplified, in float32.
         profiles: shapes of the inputs that stay dynamic.
         frozen: inputs that became constants, for runs of the original.
+        own_ranges: of tensors that the original rounds, where it came quantized and ``graph`` computes in float;
+            ``None`` for all others.
         golden: held-out inputs with the original's outputs.
         trial: more of the same, that a search measures plans with; ``golden`` where there is no search.
         samples: the calibration samples, whole inputs of ``graph``, read anew in each iteration.
@@ -69,6 +71,7 @@ class PartWork:
     graph: Graph
     profiles: dict[str, Profile]
     frozen: Sample = field(default_factory=dict)
+    own_ranges: dict[str, Range] | None = None
     golden: Golden | None = None
     trial: Golden | None = None
     samples: Iterable[Sample] | None = None
