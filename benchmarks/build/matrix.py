@@ -162,13 +162,11 @@ def report(cells: Sequence[Cell], absent: dict[str, str], *, as_json: bool) -> N
     print(f"| model | {' | '.join(f'edgebig, {p.upper()}' for p in PRECISIONS)} | bare, as it is |")
     print(f"|---|{'---|' * len(columns)}")
     for name in dict.fromkeys(c.model for c in cells):
-        print(
-            f"| {name} | {' | '.join(_text([c for c in cells if (c.model, c.precision) == (name, p)]) for p in columns)} |"
-        )
+        texts = [_text([c for c in cells if (c.model, c.precision) == (name, p)]) for p in columns]
+        print(f"| {name} | {' | '.join(texts)} |")
     for side, total in totals.items():
-        print(
-            f"\n{side}: {total['cells']} of {total['tried']} cells, {total['models']} of {total['models tried']} models"
-        )
+        models = f"{total['models']} of {total['models tried']} models"
+        print(f"\n{side}: {total['cells']} of {total['tried']} cells, {models}")
     failed: dict[tuple[str, str, str, str], list[str]] = {}
     for cell in cells:
         if cell.reason:

@@ -10,12 +10,12 @@ from edgebig.calibrate import Range
 from edgebig.errors import UsageError
 from edgebig.graph import Graph
 from edgebig.graph.passes import (
+    ExpandQOperators,
     FoldBatchNorm,
     FoldConstants,
     FreezeInputs,
     MakeGemms,
     NameNodes,
-    ExpandQOperators,
     Pass,
     RaiseOpset,
     RaiseToFloat32,
@@ -56,11 +56,12 @@ def prepare_graph(part: SourcePart, source: Source, request: Request, notes: Sta
         opset = max(opset, _OPSET.get(request.recipe.precision, 0))
     removal = RemoveQuantization()
     is_float_again = _must_be_float(graph, request)
+    make_float: list[Pass] = [ExpandQOperators(), removal] if is_float_again else []
     passes: list[Pass] = [
         SetShapes({**pinned, **shapes}),
         FreezeInputs(freeze),
         RaiseOpset(opset),
-        *([ExpandQOperators(), removal] if is_float_again else []),
+        *make_float,
         RaiseToFloat32(),
         FoldBatchNorm(),
         FoldConstants(),

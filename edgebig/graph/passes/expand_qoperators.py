@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -12,8 +14,10 @@ from edgebig.graph.graph import Graph
 from edgebig.graph.passes.base import PassReport, difference, operators
 from edgebig.graph.values import constant, new_initializer
 
+Array = np.ndarray[Any, Any]
 _OPAQUE = {"QAttention", "QEmbedLayerNormalization", "DynamicQuantizeMatMul", "MatMulIntegerToFloat"}
-_OPAQUE |= {"DynamicQuantizeLSTM", "QLinearReduceMean", "MatMulNBits", "GatherBlockQuantized", "ConvInteger"}
+_OPAQUE |= {"DynamicQuantizeLSTM", "QLinearReduceMean", "MatMulNBits", "GatherBlockQuantized"}
+_INTEGER = {"MatMulInteger": "MatMul", "ConvInteger": "Conv"}
 _UNARY = {"Sigmoid", "LeakyRelu", "Softmax", "GlobalAveragePool", "AveragePool"}
 _BINARY = {"Add", "Mul"}
 _TRIPLES = {"MatMul": 2, **dict.fromkeys(_BINARY, 2), **dict.fromkeys(_UNARY, 1)}
@@ -24,8 +28,8 @@ class ExpandQOperators:
     """``QLinearX(x, s, z, .., s', z') = Q(X(DQ(x, s, z), ..), s', z')``, as their definitions have it.
 
     ``MatMulInteger(x, w, a, b)`` of ``x, s, a = DynamicQuantizeLinear(v)`` is ``MatMul(v, w - b) / s`` but for the
-    rounding of v; its result is multiplied by s, so that both vanish. The definitions are ONNX's and, of the domain
-    com.microsoft, those of ONNX Runtime's ``ContribOperators.md``.
+    rounding of v; its result is multiplied by s, so that both vanish. So it is with ``ConvInteger``. The definitions
+    are ONNX's and, of the domain com.microsoft, those of ONNX Runtime's ``ContribOperators.md``.
     """
 
     name = "expand quantized operators"
@@ -42,7 +46,7 @@ class ExpandQOperators:
             if node.op_type == "DynamicQuantizeLinear":
                 _drop_dynamic(graph, node)
         for node in list(graph.model.graph):
-            if node.op_type == "MatMulInteger":
+            if node.op_type in _INTEGER:
                 _expand_integer(graph, node)
             elif node.op_type.startswith("QLinear") or node.op_type == "QGemm":
                 _Expansion(graph, node).expand()
@@ -110,7 +114,7 @@ class _Expansion:
         real = (values.astype(np.float64) * scale.astype(np.float64)).astype(np.float32)
         return [new_initializer(self._graph, f"{self._name}/bias", real)]
 
-    def _finish(self, kind: str, inputs: list[ir.Value | None], attributes: list[ir.Attr], scale: int) -> None:
+    def _finish(self, kind: str, inputs: Sequence[ir.Value | None], attributes: list[ir.Attr], scale: int) -> None:
         node, old = self._node, self._node.outputs[0]
         result = self._add(kind, inputs, attributes, "float", ir.DataType.FLOAT)
         if self._input(scale) is not None:
@@ -126,7 +130,7 @@ class _Expansion:
     def _add(
         self,
         kind: str,
-        inputs: list[ir.Value | None],
+        inputs: Sequence[ir.Value | None],
         attributes: list[ir.Attr],
         suffix: str,
         dtype: ir.DataType | None,
@@ -159,7 +163,7 @@ def _drop_dynamic(graph: Graph, node: ir.Node) -> None:
 
 
 def _expand_integer(graph: Graph, node: ir.Node) -> None:
-    """MatMulInteger of a float that was quantized when the model ran, and a constant weight; gives a float."""
+    """MatMulInteger or ConvInteger of a float that was quantized when the model ran, and a constant weight."""
     value, name = node.inputs[0], node.name or str(node.outputs[0].name)
     weight = constant(node.inputs[1])
     zero = node.inputs[3] if len(node.inputs) > 3 else None
@@ -169,10 +173,15 @@ def _expand_integer(graph: Graph, node: ir.Node) -> None:
             f"{name} multiplies integers that no DynamicQuantizeLinear made, or a weight that is computed: "
             "give the model as it was before it was quantized"
         )
-    shift = np.float32(0) if offset is None else offset.numpy().astype(np.float32)
-    scale = _scale_after(node)
+    shift = np.zeros((), np.float32) if offset is None else offset.numpy().astype(np.float32)
+    scale, kind = _scale_after(node), _INTEGER[node.op_type]
+    if scale is not None and kind == "Conv" and scale[1].size > 1:
+        scale = None  # the product with one scale for each channel stays
+    if kind == "Conv" and shift.ndim:
+        shift = shift.reshape(-1, *[1] * (len(weight.shape) - 1))
     real = (weight.numpy().astype(np.float32) - shift) * (np.float32(1) if scale is None else scale[1])
-    product = ir.Node("", "MatMul", [value, new_initializer(graph, f"{name}/weight", real)], name=name)
+    inputs = [value, new_initializer(graph, f"{name}/weight", real)]
+    product = ir.Node("", kind, inputs, list(node.attributes.values()), name=name)
     result, old = product.outputs[0], node.outputs[0]
     result.name, result.shape, result.type = f"{name}/product", old.shape, ir.TensorType(ir.DataType.FLOAT)
     main = graph.model.graph
@@ -180,6 +189,7 @@ def _expand_integer(graph: Graph, node: ir.Node) -> None:
     if scale is not None:
         last = scale[0].outputs[0]
         result.name, last.name = last.name, f"{last.name}/scaled"
+        result.shape = last.shape
         ir.convenience.replace_all_uses_with(last, result, replace_graph_outputs=True)
         main.remove(scale[0], safe=True)
     for user, index in list(old.uses()):
@@ -188,13 +198,14 @@ def _expand_integer(graph: Graph, node: ir.Node) -> None:
     main.remove(node, safe=True)
 
 
-def _scale_after(node: ir.Node) -> tuple[ir.Node, np.ndarray] | None:  # type: ignore[type-arg]
+def _scale_after(node: ir.Node) -> tuple[ir.Node, Array] | None:
     """The product with the scales that follows, where its factor is a constant, so that the weight can take it."""
     value = node.outputs[0]
     for _ in range(2):
-        if len(value.uses()) != 1 or value.is_graph_output():
+        readers = [user for user, _ in value.uses()]
+        if len(readers) != 1 or value.is_graph_output():
             return None
-        after = value.uses()[0][0] if isinstance(value.uses(), tuple | list) else next(iter(value.uses()))[0]
+        after = readers[0]
         if after.op_type == "Cast":
             value = after.outputs[0]
             continue
@@ -206,7 +217,7 @@ def _scale_after(node: ir.Node) -> tuple[ir.Node, np.ndarray] | None:  # type: i
     return None
 
 
-def _folded(value: ir.Value | None) -> np.ndarray | None:  # type: ignore[type-arg]
+def _folded(value: ir.Value | None) -> Array | None:
     """A constant, or the product of two."""
     tensor = constant(value)
     if tensor is not None:

@@ -20,7 +20,7 @@ _Meaning = tuple[bytes, bytes]
 
 _MOVING = {"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Gather", "GatherND", "MaxPool", "Split"}
 _MOVING |= {"Expand", "Identity", "Tile", "DepthToSpace", "SpaceToDepth", "Concat"}
-_NOT_NEGATIVE = {"Relu", "Sigmoid", "Softmax", "Abs", "Exp", "Clip", "HardSigmoid"}
+_NOT_NEGATIVE = {"Relu", "Sigmoid", "Softmax", "Abs", "Exp", "HardSigmoid"}
 _LIMITS = {"INT8": (-128, 127), "UINT8": (0, 255), "INT16": (-32768, 32767), "UINT16": (0, 65535)}
 _LIMITS |= {"FLOAT8E4M3FN": (-448, 448), "INT4": (-8, 7), "UINT4": (0, 15)}
 _LEGAL = {"INT8", "FLOAT8E4M3FN", "INT4", "FLOAT4E2M1"}
@@ -84,7 +84,8 @@ class RemoveQuantization:
             if output.dtype is None or output.dtype.name in _LIMITS:
                 output.type = ir.TensorType(ir.DataType.FLOAT)
                 meanings[id(output)] = common
-                self.ranges[str(output.name)] = self.ranges[str(data[0].name)]
+                if data[0] is not None:
+                    self.ranges[str(output.name)] = self.ranges[str(data[0].name)]
 
 
 def is_quantized(graph: Graph) -> bool:
@@ -144,9 +145,15 @@ def _meaning(scale: Array, zero: Array) -> _Meaning:
 
 def _is_positive(value: ir.Value) -> bool:
     producer = value.producer()
-    while producer is not None and producer.op_type in _MOVING and producer.inputs[0] is not None:
-        producer = producer.inputs[0].producer()
-    return producer is not None and producer.op_type in _NOT_NEGATIVE
+    if producer is None:
+        return False
+    if producer.op_type == "Clip":
+        low = _constant_of(producer.inputs[1]) if len(producer.inputs) > 1 else None
+        return low is not None and float(low.reshape(())) >= 0
+    if producer.op_type not in _MOVING:
+        return producer.op_type in _NOT_NEGATIVE
+    moved = producer.inputs if producer.op_type == "Concat" else producer.inputs[:1]
+    return all(v is not None and _is_positive(v) for v in moved)
 
 
 def _clip(graph: Graph, node: ir.Node, value: ir.Value, high: float) -> ir.Value:
@@ -186,14 +193,14 @@ def _dequantize(graph: Graph, node: ir.Node, meanings: dict[int, set[_Meaning]])
 
 
 def _from_table(graph: Graph, node: ir.Node, value: ir.Value, scale: Array, zero: Array) -> ir.Value:
-    """Of values that were only moved since they were a constant, as rows of an embedding: the constant is made float."""
+    """Of values that were only taken from a constant, as rows of an embedding are: the constant is made float."""
     producer = value.producer()
     table = producer.inputs[0] if producer is not None and producer.op_type in _MOVING else None
     stored = constant(table)
     if producer is None or stored is None or table is None or scale.size != 1:
         raise GraphError(
-            f"{node.name} reads integers that no QuantizeLinear of the same scale made: give the model as it was before "
-            "it was quantized"
+            f"{node.name} reads integers that no QuantizeLinear of the same scale made: "
+            "give the model as it was before it was quantized"
         )
     new = new_initializer(graph, f"{table.name}/float", _real(node, np.asarray(stored.numpy()), scale, zero))
     copy = ir.Node("", producer.op_type, [new, *producer.inputs[1:]], list(producer.attributes.values()))
