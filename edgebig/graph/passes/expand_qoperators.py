@@ -119,7 +119,9 @@ class _Expansion:
         result = self._add(kind, inputs, attributes, "float", ir.DataType.FLOAT)
         if self._input(scale) is not None:
             parameters = [_scalar(self._graph, self._input(scale + i)) for i in range(2)]
-            result = self._add("QuantizeLinear", [result, *parameters], [], "quantized", old.dtype)
+            zero = parameters[1]
+            dtype = zero.dtype if zero is not None and zero.dtype is not None else ir.DataType.UINT8
+            result = self._add("QuantizeLinear", [result, *parameters], [], "quantized", dtype)
         result.shape = old.shape
         main, name = self._graph.model.graph, old.name
         main.insert_before(node, self._new)
@@ -133,11 +135,11 @@ class _Expansion:
         inputs: Sequence[ir.Value | None],
         attributes: list[ir.Attr],
         suffix: str,
-        dtype: ir.DataType | None,
+        dtype: ir.DataType,
     ) -> ir.Value:
         node = ir.Node("", kind, inputs, attributes, name=f"{self._name}/{suffix}")
         node.outputs[0].name = f"{self._name}/{suffix}/value"
-        node.outputs[0].type = ir.TensorType(dtype or ir.DataType.UINT8)
+        node.outputs[0].type = ir.TensorType(dtype)
         self._new.append(node)
         return node.outputs[0]
 
