@@ -62,12 +62,16 @@ def calibrate_part(part: PartWork, source: Source, request: Request, notes: Stag
     """Sets ``golden`` and, where the precision needs them, ``ranges`` and ``calibration``."""
     recipe = request.recipe
     data = _data_for(part, source, request)
-    if data is None and recipe.precision in _CALIBRATED and not plan_suffices(part, request):
+    has_scales = bool(part.own_ranges) or plan_suffices(part, request)
+    if data is None and recipe.precision in _CALIBRATED and not has_scales:
         raise CalibrationError(
             f"--precision {recipe.precision} needs samples of what {part.name} will see: give --calib "
             "(.npy, .npz, a folder of pictures, a text file, ready:sentences, or synthetic where there is nothing)"
         )
     feedback = _feedback(part, request)
+    if data is None and not part.source.examples:
+        # made inputs hold a cache, and may be as long as the model takes
+        feedback = NoFeedback()
     chosen = _made(part, request) if data is None else _real(part, source, request, data, feedback, notes)
     part.golden = Golden(chosen.golden, _answers(part, chosen, is_made=data is None), chosen.origin)
     if len(chosen.trial) > len(chosen.golden):
@@ -77,13 +81,25 @@ def calibrate_part(part: PartWork, source: Source, request: Request, notes: Stag
     if is_ranged:
         if data is not None and recipe.precision in {*_CALIBRATED, "auto"}:
             repair_part(part, request, "int8" if recipe.precision == "auto" else recipe.precision, notes)
-        _collect(part, request, chosen, feedback, notes)
+        is_own = data is None and bool(part.own_ranges) and recipe.precision in _CALIBRATED
+        _collect(part, request, chosen, feedback, notes, is_own=is_own)
+        if is_own:
+            _take_own(part, notes)
     else:
         notes.note(f"{part.name}: {recipe.precision} needs no ranges; {len(chosen.golden)} golden inputs")
-    if is_ranged and data is None:
+    if is_ranged and data is None and not part.own_ranges:
         notes.decline(
             f"{part.name}: ranges come from {chosen.origin}, not from real data: give --calib to make sure of them"
         )
+
+
+def _take_own(part: PartWork, notes: StageNotes) -> None:
+    """Quantizes with the scales that the model came with, and nothing that had none."""
+    if part.ranges is None or part.own_ranges is None:
+        raise RuntimeError("ranges are collected first")
+    part.ranges = replace(part.ranges, by_tensor=part.own_ranges, method="own", source="the model's own scales")
+    part.calibration = {**(part.calibration or {}), **part.ranges.to_json()}
+    notes.note(f"{part.name}: the scales of {len(part.own_ranges)} tensors are those that the model came with")
 
 
 @dataclass(frozen=True)
@@ -122,7 +138,8 @@ def _answers(part: PartWork, chosen: _Chosen, *, is_made: bool) -> list[Sample]:
     # fused integer operators round elsewhere than the Q/DQ pairs of a graph that comes quantized
     is_quantized = any(node.op_type == "QuantizeLinear" for node in part.graph.nodes())
     try:
-        return outputs_of(part.source.original, chosen.golden, "basic" if is_quantized else "all", part.frozen)
+        level = "basic" if is_quantized else "all"
+        return outputs_of(part.source.original, chosen.golden, level, part.frozen, part.source.answers)
     except GraphError as error:
         if not is_made or part.source.examples:
             raise
@@ -172,7 +189,10 @@ def _real(
     return _Chosen(golden, samples, stream.source, trial, path, source.processor)
 
 
-def _collect(part: PartWork, request: Request, chosen: _Chosen, feedback: Feedback, notes: StageNotes) -> None:
+def _collect(
+    part: PartWork, request: Request, chosen: _Chosen, feedback: Feedback, notes: StageNotes, *, is_own: bool
+) -> None:
+    """Sets the ranges and their report; where the model brings its scales, they only say what FP16 must hold."""
     recipe = request.recipe
     observed = (part.repaired or part.graph).clone()
     if request.target.is_nvidia:
@@ -211,7 +231,7 @@ def _collect(part: PartWork, request: Request, chosen: _Chosen, feedback: Feedba
     if request.target.is_nvidia:
         golden = collect(observed, tensors, [("golden", g) for g in chosen.golden], chosen.origin)
         part.extremes = collected.ranges(MinMax()).merge(golden.ranges(MinMax()))
-    warnings = check.findings(chosen.golden) + unstable(collected, methods[0], planned)
+    warnings = [] if is_own else check.findings(chosen.golden) + unstable(collected, methods[0], planned)
     reading = chosen.samples.reading if isinstance(chosen.samples, Samples) else None
     if reading is not None:
         warnings = reading.findings() + warnings

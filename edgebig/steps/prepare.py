@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from edgebig.calibrate import Range
 from edgebig.errors import UsageError
+from edgebig.graph import Graph
 from edgebig.graph.passes import (
+    ExpandQOperators,
     FoldBatchNorm,
     FoldConstants,
     FreezeInputs,
@@ -17,7 +20,10 @@ from edgebig.graph.passes import (
     RaiseOpset,
     RaiseToFloat32,
     RemoveNoOps,
+    RemoveQuantization,
     SetShapes,
+    is_for_tensorrt,
+    is_quantized,
     run_passes,
 )
 from edgebig.recipe import ShapeRange
@@ -33,6 +39,9 @@ _OPSET = {"int8": 19, "fp8": 19, "int8-weights": 19, "int4": 21, "nvfp4": 23, "b
 """Q/DQ of FP16 tensors and FP8 need opset 19, blocks 21, most operators in BF16 22, FLOAT4E2M1 23."""
 
 
+_QUANTIZING = {"int8", "fp8", "int4", "int8-weights", "nvfp4", "auto"}
+
+
 def prepare_graph(part: SourcePart, source: Source, request: Request, notes: StageNotes) -> PartWork:
     """Freezes, shapes and simplifies; the result computes in float32."""
     if part is source.parts[0]:
@@ -46,10 +55,14 @@ def prepare_graph(part: SourcePart, source: Source, request: Request, notes: Sta
     opset = request.recipe.opset
     if request.target.is_nvidia:
         opset = max(opset, _OPSET.get(request.recipe.precision, 0))
+    removal = RemoveQuantization()
+    is_float_again = _must_be_float(graph, request)
+    make_float: list[Pass] = [ExpandQOperators(), removal] if is_float_again else []
     passes: list[Pass] = [
         SetShapes({**pinned, **shapes}),
         FreezeInputs(freeze),
         RaiseOpset(opset),
+        *make_float,
         RaiseToFloat32(),
         FoldBatchNorm(),
         FoldConstants(),
@@ -70,7 +83,26 @@ def prepare_graph(part: SourcePart, source: Source, request: Request, notes: Sta
     room = Room.of(graph, request)
     is_host = request.target.engine == "host"
     first, *more = choose_profiles(part, graph, left, notes, room=room, best_only=is_host)
-    return PartWork(part, graph, first, tuple(more), frozen)
+    work = PartWork(part, graph, first, tuple(more), {**part.given, **frozen})
+    if is_float_again:
+        work.own_ranges = {name: Range(*ends) for name, ends in removal.ranges.items()}
+        notes.note(
+            f"{part.name}: came quantized, and computes in float again; {len(removal.ranges)} tensors had scales"
+        )
+        if request.recipe.precision not in _QUANTIZING:
+            how = ", by its own scales" if removal.ranges else " (with --calib: it holds no scales of activations)"
+            notes.decline(
+                f"{part.name}: TensorRT does not take its quantized operators: it computes in "
+                f"{request.recipe.precision}: --precision int8 quantizes it anew{how}"
+            )
+    return work
+
+
+def _must_be_float(graph: Graph, request: Request) -> bool:
+    """Whether a graph that came quantized is made float: to be quantized anew, or since TensorRT refuses it."""
+    if not is_quantized(graph):
+        return False
+    return request.recipe.precision in _QUANTIZING or (request.target.is_nvidia and not is_for_tensorrt(graph))
 
 
 def _joined(sets: Sequence[Mapping[str, ShapeRange]]) -> dict[str, ShapeRange]:
@@ -89,7 +121,7 @@ def _joined(sets: Sequence[Mapping[str, ShapeRange]]) -> dict[str, ShapeRange]:
 
 
 def _check_names(source: Source, request: Request, notes: StageNotes) -> None:
-    known = [spec.name for part in source.parts for spec in part.graph.inputs]
+    known = [name for part in source.parts for name in (*(spec.name for spec in part.graph.inputs), *part.given)]
     shaped = dict.fromkeys(name for one in request.recipe.shape_sets for name in one)
     named = [("--shapes", name) for name in shaped] + [("--freeze", n) for n in request.recipe.freeze]
     named += [("state", name) for name in request.recipe.state]

@@ -10,7 +10,7 @@ import numpy as np
 
 from edgebig.build import ProfileSet
 from edgebig.bundle import Engine
-from edgebig.calibrate import Ranges
+from edgebig.calibrate import Range, Ranges
 from edgebig.graph import Graph
 from edgebig.quantize import PlanFile
 from edgebig.source import SourcePart
@@ -47,6 +47,8 @@ class PartWork:
         profiles: shapes of the inputs that stay dynamic; those that samples are made for.
         more_profiles: further sets of them, which an engine is built for too.
         frozen: inputs that became constants, for runs of the original.
+        own_ranges: of tensors that the original rounds, where it came quantized and ``graph`` computes in float;
+            ``None`` for all others.
         golden: held-out inputs with the original's outputs.
         trial: more of the same, that a search measures plans with; ``golden`` where there is no search.
         samples: the calibration samples, whole inputs of ``graph``, read anew in each iteration.
@@ -71,6 +73,7 @@ class PartWork:
     profiles: ProfileSet
     more_profiles: tuple[ProfileSet, ...] = ()
     frozen: Sample = field(default_factory=dict)
+    own_ranges: dict[str, Range] | None = None
     golden: Golden | None = None
     trial: Golden | None = None
     samples: Iterable[Sample] | None = None
