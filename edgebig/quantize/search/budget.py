@@ -53,6 +53,8 @@ class Found:
             together stayed within the budget at once.
         trials: every whole choice that was measured, in order.
         finished: whether the time sufficed.
+        speed: of the choice, times float's; ``None`` where nothing asked for it.
+        fast: whether that is as much as was asked.
     """
 
     choice: dict[str, str]
@@ -60,6 +62,8 @@ class Found:
     alone: dict[str, dict[str, float]] = field(default_factory=dict)
     trials: list[Trial] = field(default_factory=list)
     finished: bool = True
+    speed: float | None = None
+    fast: bool = True
 
 
 def search(
@@ -100,9 +104,9 @@ def search(
         everything = {o.group: fmt for o in options if fmt in o.gains}
         if measured(everything, f"every layer in {fmt}", index, len(formats)) <= budget:
             return found
-    if not _measure_alone(options, alone or loss, found.alone, deadline, tick):
+    if not measure_alone(options, alone or loss, found.alone, deadline, tick):
         found.finished = False
-    ordered = _ordered(options, found.alone)
+    ordered = ordered_groups(options, found.alone)
     _fewest_left_out(ordered, measured, budget, deadline, found)
     left = [pair for pair in ordered if pair[0] not in found.choice]
     for step, (group, fmt) in enumerate(left[-_RETRIES:][::-1]):
@@ -117,7 +121,7 @@ def _gain(options: Sequence[Option], choice: Choice) -> float:
     return sum(o.gains[choice[o.group]] for o in options if o.group in choice)
 
 
-def _measure_alone(
+def measure_alone(
     options: Sequence[Option], loss: Loss, alone: dict[str, dict[str, float]], deadline: float, tick: Tick
 ) -> bool:
     """Fills in the loss of each group alone; whether there was time for all."""
@@ -130,7 +134,7 @@ def _measure_alone(
     return True
 
 
-def _ordered(options: Sequence[Option], alone: Mapping[str, Mapping[str, float]]) -> list[tuple[str, str]]:
+def ordered_groups(options: Sequence[Option], alone: Mapping[str, Mapping[str, float]]) -> list[tuple[str, str]]:
     """Groups with the format that loses least for what it gains, the worst first; unmeasured ones before all."""
 
     def cost(option: Option, fmt: str) -> float:
