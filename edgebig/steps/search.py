@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 
 from edgebig.cache import CacheFile, cache_folder, key_of
@@ -96,7 +97,10 @@ def _quantized(
         insert_qdq(quantized, plan_of(choice), check=False)
         return quantized
 
-    _choose_method(part, groups, formats[0], lambda choice: yardstick.mean_distance(make(choice), level), notes)
+    def nearness(choice: Mapping[str, str]) -> float:
+        return yardstick.mean_distance(make(choice), level)
+
+    _choose_method(part, groups, formats[0], nearness, notes)
 
     @cache  # where everything fits at once no group is measured
     def alone() -> Alone:
@@ -112,7 +116,8 @@ def _quantized(
     options = [
         Option(g.name, {f: sum(gains[n][f] for n in g.layers) for f in gains[g.layers[0]]}) for g in groups.values()
     ]
-    found = _found(part, request, options, formats, loss, speed, lambda choice: alone().loss(choice), notes)
+    measures = _Measures(loss, nearness, speed, lambda choice: alone().loss(choice))
+    found = _found(part, request, options, formats, measures, notes)
     chosen = _layers_of(found, groups, formats[0], gains, request, stem)
     _say(part, found, groups, request, notes)
     if not found.choice:
@@ -137,14 +142,29 @@ def _gains(
     return {name: {"int8": seconds} for name, seconds in measured_gains(graph, layers, shapes, target).items()}
 
 
+@dataclass(frozen=True)
+class _Measures:
+    """What a search measures choices of formats by.
+
+    Attributes:
+        loss: what ``--max-drop`` limits.
+        nearness: the mean distance, which tells small differences apart.
+        speed: times float32's.
+        alone: the mean distance with a single group quantized.
+    """
+
+    loss: Loss
+    nearness: Loss
+    speed: Speed
+    alone: Loss
+
+
 def _found(
     part: PartWork,
     request: Request,
     options: Sequence[Option],
     formats: Sequence[str],
-    loss: Loss,
-    speed: Speed,
-    alone: Loss,
+    measures: _Measures,
     notes: StageNotes,
 ) -> Found:
     """Searches by what was asked: a speed, or else a loss."""
@@ -157,11 +177,22 @@ def _found(
         left = f", about {passed / step * (steps - step):.0f} s left" if step > 1 else ""
         notes.progress(f"{what} ({step + 1} of {steps}{left})")
 
+    if least is not None:
+        groups = [o.group for o in options]
+        return search_by_speed(
+            groups, formats[0], measures.nearness, measures.speed, least, deadline=deadline, tick=tick
+        )
     with known_losses(_key(part, request)) as known:
-        if least is None:
-            budget = _budget(request)
-            return search(options, formats, loss, budget, alone=alone, deadline=deadline, tick=tick, known=known)
-        return search_by_speed(options, speed, least, alone=alone, deadline=deadline, tick=tick, known=known)
+        return search(
+            options,
+            formats,
+            measures.loss,
+            _budget(request),
+            alone=measures.alone,
+            deadline=deadline,
+            tick=tick,
+            known=known,
+        )
 
 
 def _choose_method(
@@ -223,7 +254,6 @@ def _layers_of(
 ) -> Layers:
     """Formats and reasons of all layers that the search decided on."""
     least = request.recipe.min_speedup
-    asked = f"{_budget(request):.2g} are allowed" if least is None else f"and {least:g} times float32's speed is kept"
     taken = (
         f"within the loss of {_budget(request):.2g} that is allowed"
         if least is None
@@ -236,24 +266,26 @@ def _layers_of(
         alone = found.alone.get(name, {})
         for layer in group.layers:
             formats[layer] = fmt
+            without = {"drop_less_in_float": found.without[name]} if name in found.without else {}
             saved = gains[layer].get(fmt if fmt != "float" else base, 0.0)
-            measured[layer] = {"seconds_saved": saved} | {f"drop_alone_{f}": v for f, v in alone.items()}
-            if fmt == "float":
-                lost = min(alone.values(), default=math.nan)
-                reasons[layer] = (
-                    f"left in float by the search: alone it loses {lost:.2g} on average, {asked}"
-                    if alone
-                    else "left in float by the search: the time was over before it was measured"
-                )
-            else:
-                reasons[layer] = taken
+            measured[layer] = {"seconds_saved": saved} | {f"drop_alone_{f}": v for f, v in alone.items()} | without
+            reasons[layer] = _float_reason(found, name, request) if fmt == FLOAT else taken
     return Layers(formats, reasons, measured)
 
 
+def _float_reason(found: Found, group: str, request: Request) -> str:
+    if group in found.without:
+        return f"left in float by the search: the model loses {found.without[group]:.2g} less, and is as fast as asked"
+    alone = found.alone.get(group)
+    if not alone:
+        return "left in float by the search: the time was over before it was measured"
+    least = min(alone.values())
+    return f"left in float by the search: alone it loses {least:.2g} on average, {_budget(request):.2g} are allowed"
+
+
 def _say(part: PartWork, found: Found, groups: Mapping[str, Group], request: Request, notes: StageNotes) -> None:
-    notes.note(
-        f"{part.name}: auto measured {len(found.trials)} plans and {len(found.alone)} of {len(groups)} groups alone"
-    )
+    single = len(found.alone or found.without)
+    notes.note(f"{part.name}: auto measured {len(found.trials)} plans and {single} of {len(groups)} groups alone")
     least = request.recipe.min_speedup
     if not found.fast:
         notes.decline(

@@ -8,6 +8,7 @@ measured as a whole.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,10 +37,11 @@ class Option:
 
 @dataclass(frozen=True)
 class Trial:
-    """A choice that was measured: the format of every quantized group, and the loss."""
+    """A choice that was measured: the format of every quantized group, the loss, and the speed where it was asked for."""
 
     choice: Choice
     loss: float
+    speed: float = math.nan
 
 
 @dataclass
@@ -51,6 +53,7 @@ class Found:
         loss: measured, of the whole choice; 0 where nothing is quantized.
         alone: loss of each group with nothing else quantized, by group and format; empty where all groups
             together stayed within the budget at once.
+        without: by how much the loss shrinks where a group alone stays float; of a search by speed.
         trials: every whole choice that was measured, in order.
         finished: whether the time sufficed.
         speed: of the choice, times float's; ``None`` where nothing asked for it.
@@ -60,6 +63,7 @@ class Found:
     choice: dict[str, str]
     loss: float
     alone: dict[str, dict[str, float]] = field(default_factory=dict)
+    without: dict[str, float] = field(default_factory=dict)
     trials: list[Trial] = field(default_factory=list)
     finished: bool = True
     speed: float | None = None
@@ -104,9 +108,9 @@ def search(
         everything = {o.group: fmt for o in options if fmt in o.gains}
         if measured(everything, f"every layer in {fmt}", index, len(formats)) <= budget:
             return found
-    if not measure_alone(options, alone or loss, found.alone, deadline, tick):
+    if not _measure_alone(options, alone or loss, found.alone, deadline, tick):
         found.finished = False
-    ordered = ordered_groups(options, found.alone)
+    ordered = _ordered(options, found.alone)
     _fewest_left_out(ordered, measured, budget, deadline, found)
     left = [pair for pair in ordered if pair[0] not in found.choice]
     for step, (group, fmt) in enumerate(left[-_RETRIES:][::-1]):
@@ -121,7 +125,7 @@ def _gain(options: Sequence[Option], choice: Choice) -> float:
     return sum(o.gains[choice[o.group]] for o in options if o.group in choice)
 
 
-def measure_alone(
+def _measure_alone(
     options: Sequence[Option], loss: Loss, alone: dict[str, dict[str, float]], deadline: float, tick: Tick
 ) -> bool:
     """Fills in the loss of each group alone; whether there was time for all."""
@@ -134,7 +138,7 @@ def measure_alone(
     return True
 
 
-def ordered_groups(options: Sequence[Option], alone: Mapping[str, Mapping[str, float]]) -> list[tuple[str, str]]:
+def _ordered(options: Sequence[Option], alone: Mapping[str, Mapping[str, float]]) -> list[tuple[str, str]]:
     """Groups with the format that loses least for what it gains, the worst first; unmeasured ones before all."""
 
     def cost(option: Option, fmt: str) -> float:
