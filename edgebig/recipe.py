@@ -167,6 +167,8 @@ class Recipe(BaseModel):
             correction.
         max_drop: the largest loss allowed: of cosine (1 - cosine of the worst output on the worst input) or,
             with ``evaluation``, in the metric's unit. Beyond it a compile fails; ``auto`` searches within it.
+        min_speedup: how many times as fast as float32 the model must be at least, on this processor; ``auto`` then
+            loses as little as it can.
         search_minutes: after which the search of ``auto`` takes the best plan so far.
         evaluation: labelled data to measure the loss with.
         capabilities: compute capabilities that one engine is to serve, the target's own among them; that one alone
@@ -197,6 +199,7 @@ class Recipe(BaseModel):
     state: dict[str, str] = Field(default_factory=dict)
     repair: tuple[Repair, ...] | None = None
     max_drop: float | None = Field(default=None, ge=0)
+    min_speedup: float | None = Field(default=None, gt=1)
     search_minutes: float | None = Field(default=None, gt=0)
     evaluation: EvaluationRecipe = EvaluationRecipe()
     capabilities: tuple[Annotated[str, Field(pattern=r"^\d+\.\d$")], ...] = ()

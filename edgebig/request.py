@@ -97,6 +97,7 @@ class Request:
             merged = merged.changed(more_shapes=more)
         chosen = target if isinstance(target, Target) else Target.load(target or merged.target or "cpu")
         _check_capabilities(merged.capabilities, chosen)
+        _check_speed(merged, chosen)
         insisted = frozenset({*first, *(name for one in more for name in one), *(set(overrides.get("freeze") or {}))})
         return cls(merged, chosen, data if data is not None else merged.calibration.data, insisted)
 
@@ -108,6 +109,15 @@ def _check_capabilities(capabilities: tuple[str, ...], target: Target) -> None:
         raise UsageError(
             f"capabilities {', '.join(capabilities)} lack {target.name}'s own, {target.compute_capability}: add it"
         )
+
+
+def _check_speed(recipe: Recipe, target: Target) -> None:
+    if recipe.min_speedup is None:
+        return
+    if recipe.precision != "auto":
+        raise UsageError(f"--min-speedup is for --precision auto, not for {recipe.precision}: leave it out")
+    if target.is_nvidia:
+        raise UsageError(f"--min-speedup is measured, which {target.name} cannot be here: use --max-drop")
 
 
 def _ranges(low: dict[str, Shape], best: dict[str, Shape], high: dict[str, Shape]) -> dict[str, ShapeRange]:

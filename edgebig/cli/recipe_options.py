@@ -79,6 +79,13 @@ _ACCURACY: list[Decorator[Any]] = [
         kind=click.FloatRange(0),
         metavar="X",
     ),
+    _option(
+        "--min-speedup",
+        "min_speedup",
+        "For -p auto on a CPU: loses as little as it can while the model is X times as fast as float32, measured here.",
+        kind=click.FloatRange(1, min_open=True),
+        metavar="X",
+    ),
     _option("--eval", "evaluation.data", "Labelled data that decides; docs/evaluation.md says which.", metavar="PATH"),
     _option(
         "--metric",
