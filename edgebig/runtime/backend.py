@@ -55,6 +55,7 @@ class Binds(Protocol):
     """A backend that computes from fixed buffers without a copy or an allocation in each call.
 
     For one that lacks it, :class:`edgebig.runtime.binding.CopiedBuffers` stands in.
+    One with an attribute ``takes_any_buffer = True`` binds contiguous arrays that :meth:`buffer` did not make, too.
     """
 
     def buffer(self, shape: tuple[int, ...], dtype: str) -> Array:

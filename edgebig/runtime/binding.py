@@ -35,12 +35,15 @@ class Binding:
         outputs: the arrays of the latest run, by name.
     """
 
-    def __init__(self, core: Core, shapes: Mapping[str, Shape], outputs: Sequence[str]) -> None:
+    def __init__(
+        self, core: Core, shapes: Mapping[str, Shape], outputs: Sequence[str], buffers: Mapping[str, Array]
+    ) -> None:
         """Makes the arrays; :meth:`Session.bind` has worked out the shapes and checked the names.
 
         Raises:
             BackendError: the engine takes no such shapes.
             InputError: NumPy lacks a type.
+            UsageError: there are ``buffers``, and the engine computes from memory of its own kind.
         """
         self._core = core
         self._busy = self._closed = False
@@ -49,12 +52,21 @@ class Binding:
         loaded = core.usable()
         backend = loaded.backend
         make = backend.buffer if isinstance(backend, Binds) else _zeros
-        self._inputs = {spec.name: make(shapes[spec.name], _dtype(spec)) for spec in loaded.inputs}
+        if buffers and isinstance(backend, Binds) and not getattr(backend, "takes_any_buffer", False):
+            raise UsageError("this engine binds memory of its own kind: copy into binding.inputs instead")
+        self._inputs = {
+            spec.name: buffers[spec.name] if spec.name in buffers else make(shapes[spec.name], _dtype(spec))
+            for spec in loaded.inputs
+        }
         specs = {spec.name: spec for spec in loaded.outputs}
         self._outputs: dict[str, Array | None] = {}
         for name in outputs:
             shape = output_shape(specs[name], loaded.inputs, shapes) if specs[name].is_numpy else None
-            self._outputs[name] = None if shape is None else make(shape, specs[name].dtype)
+            given = buffers.get(name)
+            if shape is None or (given is not None and given.shape != shape):
+                self._outputs[name] = None
+            else:
+                self._outputs[name] = make(shape, specs[name].dtype) if given is None else given
         # Before the first run an output without a buffer is an empty array.
         self._found = {n: np.zeros(0, np.float32) if array is None else array for n, array in self._outputs.items()}
         self.inputs: Mapping[str, Array] = MappingProxyType(self._inputs)

@@ -31,6 +31,7 @@ class OnnxRuntimeCpu:
     """
 
     name = "onnxruntime-cpu"
+    takes_any_buffer = True
 
     def __init__(self, graph: Path, *, optimize: bool, threads: int | None = None) -> None:
         """Loads the graph, with its external data from the same folder.

@@ -132,7 +132,12 @@ class Session:
         """
         return self._core.submit(inputs, outputs, timeout, watched=True).future
 
-    def bind(self, shapes: Given | None = None, outputs: Sequence[str] | None = None) -> Binding:
+    def bind(
+        self,
+        shapes: Given | None = None,
+        outputs: Sequence[str] | None = None,
+        buffers: Mapping[str, Array] | None = None,
+    ) -> Binding:
         """Makes input and output arrays once, for calls that allocate nothing.
 
         Args:
@@ -140,17 +145,20 @@ class Session:
                 (``{"batch": 1}``). Sizes that are not given are the fixed ones, and those that the bundle was
                 compiled for.
             outputs: which outputs to compute; by default all.
+            buffers: contiguous arrays of the caller's, by name of input or output, to be used instead of new ones; an
+                output's only where its shape is the one that follows from those of the inputs. ONNX Runtime on the
+                CPU takes them.
 
         Raises:
             InputError: a shape does not fit, or there is no such output.
-            UsageError: an axis has no size, or there is no such input or axis.
+            UsageError: an axis has no size, there is no such input or axis, or the engine takes no ``buffers``.
             BackendError: the engine takes no such shapes, or the session is closed.
         """
         from edgebig.runtime.binding import Binding
 
         loaded = self._core.usable()
         sizes = input_shapes(loaded.inputs, shapes, loaded.usual)
-        return Binding(self._core, sizes, loaded.asked(outputs))
+        return Binding(self._core, sizes, loaded.asked(outputs), buffers or {})
 
     def stream(
         self,

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from time import monotonic_ns
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from edgebig.errors import EdgebigError, InputError
+from edgebig.errors import EdgebigError, InputError, UsageError
 from edgebig.runtime import Session
+from edgebig.runtime.shapes import output_shape
 from edgebig.serve import layout as at
 from edgebig.serve import segment as segments
 from edgebig.serve.layout import Layout, Tensor
@@ -19,6 +21,7 @@ from edgebig.serve.slot import free, is_dead, reclaim
 from edgebig.serve.waiting import Spin
 
 Array = np.ndarray[Any, Any]
+Run = Callable[[], Mapping[str, Array]]
 
 _BEAT = 0.2
 _WAIT = 200_000_000
@@ -100,9 +103,9 @@ class Server:
         words.store64(at.RUNNING_SINCE, start)
         status, text = at.OK, ""
         try:
-            feeds = slot.feeds()
+            run = slot.prepare(self._session)
             begun = monotonic_ns()
-            results = self._session.run(feeds)
+            results = run()
             slot.ran = monotonic_ns() - begun
             refused = slot.put(results)
             if refused:
@@ -149,7 +152,7 @@ class _Slot:
         self._inputs, self._outputs = layout.inputs, layout.outputs
         self._message = self.place + layout.message
         self._entries = slice(self.place + at.ENTRIES, self.place + at.ENTRIES + len(self._inputs) * at.ENTRY.size)
-        self._feeds: dict[bytes, dict[str, Array]] = {}
+        self._calls: dict[bytes, tuple[dict[str, Array], Run]] = {}
         self._places: dict[tuple[str, at.Shape], tuple[Array, bytes]] = {}
         self._flags = [tensor.spec.name for tensor in self._inputs if tensor.spec.dtype == "bool"]
 
@@ -157,29 +160,44 @@ class _Slot:
         """When the client says that it sent the request: for statistics only."""
         return int(self._words.load64(self.place + at.SUBMITTED))
 
-    def feeds(self) -> dict[str, Array]:
-        """Arrays over the inputs, of the shapes that the client wrote.
+    def prepare(self, session: Session) -> Run:
+        """Runs the session on arrays over the inputs, of the shapes that the client wrote.
+
+        Where the engine can, it reads and writes in the slot itself.
 
         Raises:
             InputError: a dtype, rank or size that does not fit.
         """
         written = self._memory[self._entries]
-        feeds = self._feeds.get(written)
-        if feeds is None:
+        if written not in self._calls:
             feeds = {
                 tensor.spec.name: self._view(tensor, _shape(tensor, written[i * at.ENTRY.size :]))
                 for i, tensor in enumerate(self._inputs)
             }
-            if len(self._feeds) >= _REMEMBERED:
-                self._feeds.clear()
-            self._feeds[written] = feeds
+            if len(self._calls) >= _REMEMBERED:
+                self._calls.clear()
+            self._calls[written] = feeds, self._bound(session, feeds) or partial(session.run, feeds)
+        feeds, run = self._calls[written]
         for name in self._flags:
             if feeds[name].size and feeds[name].view(np.uint8).max() > 1:
                 raise InputError(f"input {name!r} is bool: its bytes must be 0 or 1")
-        return feeds
+        return run
 
-    def put(self, results: dict[str, Array]) -> str:
-        """Copies the outputs into the slot; what is wrong with them, if something is."""
+    def _bound(self, session: Session, feeds: dict[str, Array]) -> Run | None:
+        """Runs on inputs and, where their shapes are known, outputs in the slot; ``None`` if the engine cannot."""
+        shapes = {name: array.shape for name, array in feeds.items()}
+        buffers = dict(feeds)
+        for tensor in self._outputs:
+            shape = output_shape(tensor.spec, session.inputs, shapes)
+            if shape is not None and math.prod(shape) * tensor.dtype.itemsize <= tensor.capacity:
+                buffers[tensor.spec.name] = self._view(tensor, shape)
+        try:
+            return session.bind(shapes, buffers=buffers).run
+        except UsageError:
+            return None
+
+    def put(self, results: Mapping[str, Array]) -> str:
+        """Has the outputs in the slot; what is wrong with them, if something is."""
         for tensor in self._outputs:
             array = results[tensor.spec.name]
             key = (tensor.spec.name, array.shape)
@@ -192,7 +210,8 @@ class _Slot:
                     self._places.clear()
                 place = self._view(tensor, array.shape), at.entry(tensor.spec.dtype, array.shape)
                 self._places[key] = place
-            np.copyto(place[0], array, casting="no")
+            if cast(object, array.base) is not self._memory:  # otherwise the engine has written it there
+                np.copyto(place[0], array, casting="no")
             start = self.place + tensor.entry
             self._memory[start : start + at.ENTRY.size] = place[1]
         return ""

@@ -205,3 +205,17 @@ def test_buffers_begin_at_a_cache_line(tmp_path: Path) -> None:
         binding = session.bind()
         for array in (*binding.inputs.values(), *binding.outputs.values()):
             assert array.ctypes.data % 64 == 0 and array.flags.c_contiguous and not array.any()
+
+
+def test_buffers_of_the_caller_are_used(tmp_path: Path) -> None:
+    tiny.write_bundle(tmp_path / "b", {"model": tiny.add_one()})
+    x, y = np.zeros((2, 3), np.float32), np.zeros((2, 3), np.float32)
+    with load(tmp_path / "b", threads=1) as session:
+        binding = session.bind({"x": (2, 3)}, buffers={"x": x, "y": y})
+        assert (binding.inputs["x"] is x, binding.outputs["y"] is y) == (True, True)
+        x[...] = 4
+        binding.run()
+        assert y.tolist() == [[5, 5, 5]] * 2
+        other = session.bind({"x": (1, 3)}, buffers={"y": y})
+        assert other.run()["y"].tolist() == [[1, 1, 1]]
+        assert y.tolist() == [[5, 5, 5]] * 2
