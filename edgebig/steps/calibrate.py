@@ -29,7 +29,7 @@ from edgebig.calibrate import (
 from edgebig.calibrate.data.samples import Located
 from edgebig.errors import CalibrationError, GraphError, RecipeError, UsageError
 from edgebig.graph import Executor, Graph
-from edgebig.graph.execute import best_device
+from edgebig.graph.execute import Level, best_device
 from edgebig.preprocess import Preprocess
 from edgebig.quantize import clamp_masks, observed_tensors, planned_tensors
 from edgebig.request import Request
@@ -136,9 +136,8 @@ class _Whole:
 def _answers(part: PartWork, chosen: _Chosen, *, is_made: bool) -> list[Sample]:
     """What the original answers on the golden inputs."""
     # fused integer operators round elsewhere than the Q/DQ pairs of a graph that comes quantized
-    is_quantized = any(node.op_type == "QuantizeLinear" for node in part.graph.nodes())
+    level: Level = "basic" if any(node.op_type == "QuantizeLinear" for node in part.graph.nodes()) else "all"
     try:
-        level = "basic" if is_quantized else "all"
         return outputs_of(part.source.original, chosen.golden, level, part.frozen, part.source.answers)
     except GraphError as error:
         if not is_made or part.source.examples:
