@@ -24,14 +24,16 @@ def fix_sizes(part: PartWork, request: Request, notes: StageNotes) -> None:
     if options_of(request).dla_core is None:
         return
     wide = {name: profile for name, profile in part.profiles.items() if profile.min != profile.max}
-    asked = next((name for name in wide if name in request.recipe.shapes), None)
+    named = {name for one in request.recipe.shape_sets for name in one}
+    asked = next((name for name in wide if name in named), None)
     if asked is not None:
         raise UsageError(
             f"a DLA takes fixed sizes, and {asked} was given a range: give its one size with --shapes, "
             "or leave the DLA out"
         )
+    part.more_profiles = ()
+    part.profiles = {**part.profiles, **{n: Profile(p.opt, p.opt, p.opt) for n, p in wide.items()}}
     for name, profile in wide.items():
-        part.profiles[name] = Profile(profile.opt, profile.opt, profile.opt)
         size = "x".join(map(str, profile.opt))
         notes.decline(f"{part.name}: a DLA takes fixed sizes: {name} is {size} (--shapes names another one)")
 
