@@ -1,4 +1,7 @@
-"""Bundles as repositories of Triton: the configuration as Triton reads it, and files that give the answers."""
+"""Bundles as repositories of Triton: the configuration as Triton reads it, and files that give the answers.
+
+This folder is not called tests/triton: the tests are on sys.path, and torch and transformers look for a package triton.
+"""
 
 from __future__ import annotations
 
