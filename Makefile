@@ -27,7 +27,7 @@ help:
 
 setup: $(READY)
 
-$(READY): setup.cfg setup.py pyproject.toml constraints.txt edgebig/calibrate/_counting.c
+$(READY): setup.cfg setup.py pyproject.toml constraints.txt edgebig/calibrate/_counting.c edgebig/serve/_shared.c
 	@PYTHON='$(PYTHON)' sh scripts/make-venv.sh $(VENV)
 	@echo "edgebig: installing torch, alone, so that a CPU build already there is kept" >&2
 	@$(PIP) '$(TORCH)' </dev/null
@@ -55,5 +55,5 @@ wheel: $(READY)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
-	rm -f edgebig/calibrate/_counting.*.so
+	rm -f edgebig/calibrate/_counting.*.so edgebig/serve/_shared.*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

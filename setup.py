@@ -1,4 +1,4 @@
-"""The one part that is compiled. It is optional: without a C compiler, NumPy counts, more slowly."""
+"""The parts that are compiled. Without a C compiler NumPy counts, more slowly, and there is no `edgebig serve`."""
 
 from setuptools import Extension, setup
 
@@ -10,6 +10,12 @@ setup(
             # the loops are written for a compiler that vectorizes; none may fuse or reorder what they round
             extra_compile_args=["-std=c99", "-O3", "-ffp-contract=off"],
             optional=True,
-        )
+        ),
+        Extension(
+            "edgebig.serve._shared",
+            ["edgebig/serve/_shared.c"],
+            extra_compile_args=["-std=c99", "-D_GNU_SOURCE"],
+            optional=True,
+        ),
     ]
 )

@@ -13,8 +13,8 @@ from typing import Any
 from edgebig import steps
 from edgebig.bundle import Bundle, BundleWriter
 from edgebig.quantize import check_precision
-from edgebig.recipe import Recipe, Shape
-from edgebig.request import Data, Request, Shapes
+from edgebig.recipe import Recipe
+from edgebig.request import AskedShapes, Data, Request, Shapes
 from edgebig.stages import Listener, StageLog
 from edgebig.target import Target
 
@@ -28,10 +28,10 @@ def compile(
     precision: str | None = None,
     calibration: Data | None = None,
     task: str | None = None,
-    shapes: str | Mapping[str, Shape] | None = None,
-    min_shapes: str | Mapping[str, Shape] | None = None,
-    opt_shapes: str | Mapping[str, Shape] | None = None,
-    max_shapes: str | Mapping[str, Shape] | None = None,
+    shapes: AskedShapes = None,
+    min_shapes: AskedShapes = None,
+    opt_shapes: AskedShapes = None,
+    max_shapes: AskedShapes = None,
     freeze: Mapping[str, int | float | bool] | None = None,
     capabilities: Sequence[str] | None = None,
     example_inputs: Mapping[str, Any] | Sequence[Any] | None = None,
@@ -51,7 +51,8 @@ def compile(
             iterable of mappings from input name to array.
         task: Optimum's task name; found from the model's config otherwise.
         shapes: fixed input shapes, as ``name:1x3x224x224,other:1x16`` or a mapping.
-        min_shapes, opt_shapes, max_shapes: the range of shapes instead, each in the same form.
+        min_shapes, opt_shapes, max_shapes: the range of shapes instead, each in the same form. A sequence of them
+            gives several sets, each an optimization profile of its own: the first of each, the second of each.
         freeze: inputs that become constants, with their values.
         capabilities: compute capabilities that one engine is to serve, as ``("8.6", "8.9")``.
         example_inputs: for a module: its inputs, by parameter name or in order; their first axis becomes dynamic.
@@ -70,6 +71,7 @@ def compile(
     wanted = Shapes(shapes, min_shapes, opt_shapes, max_shapes)
     request = steps.with_plan(Request.resolve(recipe, target, calibration, wanted, overrides))
     check_precision(request.target, request.recipe.precision)
+    steps.check_build(request)
     steps.check_model_exists(model)
 
     with BundleWriter(out, force=force) as writer, tempfile.TemporaryDirectory(prefix="edgebig-") as folder:
@@ -78,6 +80,8 @@ def compile(
             source = steps.load_source(model, request, example_inputs, work, notes)
         with log.stage("graph") as notes:
             parts = [steps.prepare_graph(part, source, request, notes) for part in source.parts]
+            for part in parts:
+                steps.fix_sizes(part, request, notes)
         with log.stage("calibrate") as notes:
             for part in parts:
                 steps.calibrate_part(part, source, request, notes)

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from edgebig.errors import RecipeError, UsageError
 from edgebig.preprocess import Audio, Preprocess
 from edgebig.resources import data_folder
+from edgebig.units import parse_bytes
 
 RequestedPrecision = Literal["fp32", "fp16", "bf16", "int8", "fp8", "int4", "int8-weights", "nvfp4", "mxfp8", "auto"]
 CalibrationMethod = Literal["min-max", "average-min-max", "percentile", "entropy", "mse"]
@@ -38,9 +39,14 @@ class ShapeRange(BaseModel):
     def _is_ordered(self) -> ShapeRange:
         if not len(self.min) == len(self.opt) == len(self.max):
             raise ValueError("min, opt and max need the same number of axes")
-        if any(not 1 <= a <= b <= c for a, b, c in zip(self.min, self.opt, self.max, strict=True)):
-            raise ValueError(f"needs 1 <= min <= opt <= max on every axis, found {self.min}, {self.opt}, {self.max}")
+        if any(not 0 <= a <= b <= c for a, b, c in zip(self.min, self.opt, self.max, strict=True)):
+            raise ValueError(f"needs 0 <= min <= opt <= max on every axis, found {self.min}, {self.opt}, {self.max}")
         return self
+
+    def check_empty(self, name: str) -> None:
+        """Raises ``ValueError`` where a size of 0 is asked of an input that is no cache (``past_key_values.0.key``)."""
+        if 0 in self.min and "past" not in name:
+            raise ValueError(f"needs 1 <= min on every axis of {name}: only the length of a cache (past) can be 0")
 
     @property
     def is_static(self) -> bool:
@@ -70,6 +76,49 @@ class CalibrationRecipe(BaseModel):
     device: Literal["cpu", "cuda"] | None = None
 
 
+class BuildRecipe(BaseModel):
+    """What is asked of the engine builder besides the precision; ``docs/engines.md`` says what each option needs.
+
+    A bundle whose engine is built on the device keeps it for ``edgebig finish``.
+
+    Attributes:
+        workspace: memory that one layer may use for scratch, in bytes or as ``2G``.
+        optimization_level: 0 (fastest build) to 5 (fastest engine).
+        aux_streams: streams beside the main one that an engine may use at most.
+        version_compatible: whether later versions of TensorRT are to load the engine.
+        hardware_compatible: the other GPUs that are to load it: ``ampere+`` or ``same-capability``.
+        dla_core: the deep learning accelerator that runs what it can.
+        gpu_fallback: whether the GPU runs what the DLA cannot.
+        strip_weights: the engine holds no weights: they come from the bundle's graph when it is loaded.
+        refit: weights can be replaced in the built engine.
+        weight_streaming: weights may stay in the processor's memory: ``auto``, or how many bytes of them the GPU keeps.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    workspace: int | None = Field(default=None, ge=1)
+    optimization_level: int | None = Field(default=None, ge=0, le=5)
+    aux_streams: int | None = Field(default=None, ge=0)
+    version_compatible: bool = False
+    hardware_compatible: Literal["none", "ampere+", "same-capability"] = "none"
+    dla_core: int | None = Field(default=None, ge=0)
+    gpu_fallback: bool = True
+    strip_weights: bool = False
+    refit: bool = False
+    weight_streaming: int | Literal["auto"] | None = None
+
+    @field_validator("workspace", "weight_streaming", mode="before")
+    @classmethod
+    def _sizes(cls, value: Any) -> Any:
+        """Sizes are written ``2G`` too."""
+        if not isinstance(value, str) or value == "auto":
+            return value
+        try:
+            return parse_bytes(value)
+        except UsageError as error:
+            raise ValueError(str(error).partition(", found")[0]) from error
+
+
 class EvaluationRecipe(BaseModel):
     """Labelled data that says how good the model is.
 
@@ -97,6 +146,7 @@ class Recipe(BaseModel):
         precision: the number format of weights and activations.
         opset: the ONNX opset to raise the graph to, at least; never lowered.
         shapes: for each input, the shapes that it takes; inputs that are absent keep their own.
+        more_shapes: further sets of the same, each an optimization profile of its own.
         freeze: inputs that become constants, with their values.
         preprocess: how pictures become tensors, where the model brings no image processor.
         audio: how recordings become samples, where the model takes sound as it is.
@@ -117,10 +167,13 @@ class Recipe(BaseModel):
             correction.
         max_drop: the largest loss allowed: of cosine (1 - cosine of the worst output on the worst input) or,
             with ``evaluation``, in the metric's unit. Beyond it a compile fails; ``auto`` searches within it.
+        min_speedup: how many times as fast as float32 the model must be at least, on this processor; ``auto`` then
+            loses as little as it can.
         search_minutes: after which the search of ``auto`` takes the best plan so far.
         evaluation: labelled data to measure the loss with.
         capabilities: compute capabilities that one engine is to serve, the target's own among them; that one alone
             by default.
+        build: what is asked of the engine builder.
         plan: a file with the format of each layer, as a bundle's ``evidence/PART.plan.json``; edited by hand or not.
     """
 
@@ -133,6 +186,7 @@ class Recipe(BaseModel):
     precision: RequestedPrecision = "fp32"
     opset: int = Field(default=17, ge=13, le=25)
     shapes: dict[str, ShapeRange] = Field(default_factory=dict)
+    more_shapes: tuple[dict[str, ShapeRange], ...] = ()
     freeze: dict[str, int | float | bool] = Field(default_factory=dict)
     preprocess: Preprocess | None = None
     audio: Audio | None = None
@@ -145,9 +199,11 @@ class Recipe(BaseModel):
     state: dict[str, str] = Field(default_factory=dict)
     repair: tuple[Repair, ...] | None = None
     max_drop: float | None = Field(default=None, ge=0)
+    min_speedup: float | None = Field(default=None, gt=1)
     search_minutes: float | None = Field(default=None, gt=0)
     evaluation: EvaluationRecipe = EvaluationRecipe()
     capabilities: tuple[Annotated[str, Field(pattern=r"^\d+\.\d$")], ...] = ()
+    build: BuildRecipe = BuildRecipe()
     plan: str | None = None
 
     @field_validator("shapes", mode="before")
@@ -157,6 +213,24 @@ class Recipe(BaseModel):
         if not isinstance(value, dict):
             return value
         return {k: _shape_range(v) for k, v in value.items()}
+
+    @field_validator("more_shapes", mode="before")
+    @classmethod
+    def _short_forms(cls, value: Any) -> Any:
+        if not isinstance(value, list | tuple):
+            return value
+        return [{k: _shape_range(v) for k, v in one.items()} if isinstance(one, dict) else one for one in value]
+
+    @model_validator(mode="after")
+    def _only_caches_are_empty(self) -> Recipe:
+        for name, shape in ((n, s) for one in self.shape_sets for n, s in one.items()):
+            shape.check_empty(name)
+        return self
+
+    @property
+    def shape_sets(self) -> tuple[dict[str, ShapeRange], ...]:
+        """The shapes of each set, the first one first; that may be empty."""
+        return self.shapes, *self.more_shapes
 
     @classmethod
     def load(cls, name: str | Path) -> Recipe:
@@ -190,12 +264,17 @@ class Recipe(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(p) for p in first["loc"]) or "fields"
-            raise RecipeError(f"{where}: {field}: {first['msg']}, found {first['input']!r}"[:400]) from error
+            why = first["msg"].removeprefix("Value error, ")
+            raise RecipeError(f"{where}: {field}: {why}, found {first['input']!r}"[:400]) from error
 
     def with_calibration(self, fields: dict[str, Any]) -> Recipe:
         """This recipe with some fields of ``calibration`` replaced; those that are ``None`` stay."""
         given = {name: value for name, value in fields.items() if value is not None}
         return self.changed(calibration={**self.calibration.model_dump(), **given}) if given else self
+
+    def with_build(self, fields: dict[str, Any]) -> Recipe:
+        """This recipe with some fields of ``build`` replaced."""
+        return self.changed(build={**self.build.model_dump(), **fields}) if fields else self
 
     def changed(self, **fields: Any) -> Recipe:
         """This recipe with some fields replaced, validated anew."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import enum
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 
@@ -23,6 +24,11 @@ class cudaError_t(enum.IntEnum):
 class cudaMemcpyKind(enum.IntEnum):
     cudaMemcpyHostToDevice = 1
     cudaMemcpyDeviceToHost = 2
+
+
+class cudaDeviceAttr(enum.IntEnum):
+    cudaDevAttrComputeCapabilityMajor = 75
+    cudaDevAttrComputeCapabilityMinor = 76
 
 
 class cudaStreamCaptureMode(enum.IntEnum):
@@ -42,6 +48,7 @@ class FakeCuda:
     """
 
     cudaError_t, cudaMemcpyKind, cudaStreamCaptureMode = cudaError_t, cudaMemcpyKind, cudaStreamCaptureMode
+    cudaDeviceAttr = cudaDeviceAttr
     cudaHostAllocPortable = 1
     cudaStreamNonBlocking = 1
 
@@ -52,6 +59,8 @@ class FakeCuda:
         self.fail: dict[str, cudaError_t] = {}
         self.recording: dict[int, list[Callable[[], None]]] = {}
         self.current = 0
+        self.capability = (8, 9)
+        self.device_of: dict[int, int] = {}
         self._devices, self._next, self._error = devices, 1, OK
 
     def _call(self, name: str) -> cudaError_t:
@@ -97,12 +106,25 @@ class FakeCuda:
         error = self._call("cudaGetDeviceCount")
         return (error, None) if error else (OK, self._devices)
 
+    def cudaDeviceGetAttribute(self, attr: cudaDeviceAttr, device: int) -> tuple[Any, ...]:
+        error = self._call("cudaDeviceGetAttribute")
+        return error, self.capability[attr - cudaDeviceAttr.cudaDevAttrComputeCapabilityMajor]
+
+    def cudaDriverGetVersion(self) -> tuple[Any, ...]:
+        return OK, 13010
+
     def cudaGetDevice(self) -> tuple[Any, ...]:
         return OK, self.current
 
     def cudaSetDevice(self, device: int) -> tuple[Any, ...]:
         self.current = device
         return (self._call("cudaSetDevice"),)
+
+    def cudaDeviceSynchronize(self) -> tuple[Any, ...]:
+        return (self._call("cudaDeviceSynchronize"),)
+
+    def cudaPointerGetAttributes(self, ptr: int) -> tuple[Any, ...]:
+        return OK, SimpleNamespace(device=self.device_of.get(ptr, 0))
 
     def cudaMalloc(self, size: int) -> tuple[Any, ...]:
         return self._made("cudaMalloc", "device", (ctypes.c_uint8 * size)())

@@ -31,9 +31,14 @@ class IOutputAllocator:
     pass
 
 
+class IProfiler:
+    pass
+
+
 class Context:
     def __init__(self, engine: Engine) -> None:
         self.engine, self.shape, self.profile = engine, None, 0
+        self.profiler: Any = None
         self.addresses: dict[str, int] = {}
         self.allocators: dict[str, Any] = {}
         engine.trt.contexts += 1
@@ -68,6 +73,8 @@ class Context:
         if trt.refuses or (trt.refuses_capture and stream_handle in trt.cuda.recording):
             self.engine.logger.log(ILogger.ERROR, "the engine\n is tired")
             return False
+        if self.profiler is not None:
+            self.profiler.report_layer_time("add", 0.25)
         done: list[bool] = []
         trt.cuda.do(stream_handle, lambda: done.append(self._compute()))
         return all(done)
@@ -94,6 +101,7 @@ class Context:
 
 class Engine:
     num_io_tensors = 2
+    device_memory_size_v2 = 1000
 
     def __init__(self, trt: FakeTensorRt, logger: Any) -> None:
         self.trt, self.logger = trt, logger
@@ -128,7 +136,8 @@ class FakeTensorRt:
     """The module; its attributes are the switches of the tests."""
 
     __version__ = "10.3.0"
-    TensorIOMode, TensorLocation, ILogger, IOutputAllocator = TensorIOMode, TensorLocation, ILogger, IOutputAllocator
+    TensorIOMode, TensorLocation, ILogger = TensorIOMode, TensorLocation, ILogger
+    IOutputAllocator, IProfiler = IOutputAllocator, IProfiler
 
     def __init__(self, cuda: FakeCuda, positive: bool = False) -> None:
         self.cuda, self.positive = cuda, positive

@@ -1,4 +1,4 @@
-"""Models of twelve architectures with random weights, exported and compiled for this CPU and for an NVIDIA L4."""
+"""Models of thirteen architectures with random weights, exported and compiled for this CPU and for an NVIDIA L4."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ PARTS = {
     "whisper": SEQ2SEQ,
     "llama": {"model"},
     "qwen2": {"model"},
+    "qwen3": {"model"},
 }
 
 

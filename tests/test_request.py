@@ -53,8 +53,22 @@ def test_recipes_and_targets_by_name_file_or_themselves(tmp_path: Path) -> None:
 
 def test_shapes_fixed_by_text_or_mapping() -> None:
     expected = {"x": ShapeRange(min=(1, 3), opt=(1, 3), max=(1, 3)), "m:0": ShapeRange(min=(2,), opt=(2,), max=(2,))}
-    assert Shapes("x:1x3,m:0:2").ranges() == expected == Shapes({"x": (1, 3), "m:0": [2]}).ranges()
-    assert Shapes().ranges() == {}
+    assert Shapes("x:1x3,m:0:2").sets() == (expected,) == Shapes({"x": (1, 3), "m:0": [2]}).sets()
+    assert Shapes().sets() == ()
+
+
+def test_several_sets_in_their_order() -> None:
+    prompt = {"past": ShapeRange(min=(1, 0), opt=(8, 0), max=(9, 0))}
+    step = {"past": ShapeRange(min=(1, 1), opt=(1, 5), max=(1, 7)), "y": ShapeRange(min=(2,), opt=(2,), max=(2,))}
+    asked = Shapes(min=["past:1x0", "past:1x1,y:2"], opt=("past:8x0", "past:1x5,y:2"), max=("past:9x0", "past:1x7,y:2"))
+    assert asked.sets() == (prompt, step)
+    assert Shapes(fixed=("a:1", "a:2")).sets() == tuple({"a": ShapeRange(min=(k,), opt=(k,), max=(k,))} for k in (1, 2))
+    recipe = Recipe(shapes={"a": "4"}, more_shapes=({"a": "5"}, {"a": {"min": "1", "opt": "2", "max": "3"}}))
+    assert [one["a"].opt for one in recipe.shape_sets] == [(4,), (5,), (2,)]
+    request = resolve(recipe, shapes=asked)
+    assert request.recipe.shape_sets == ({**prompt, "a": recipe.shapes["a"]}, step)
+    assert request.insisted == {"past", "y"}
+    assert resolve(recipe).recipe.more_shapes == recipe.more_shapes
 
 
 def test_ranges_of_shapes_and_the_recipes_join() -> None:
@@ -71,15 +85,15 @@ def test_ranges_of_shapes_and_the_recipes_join() -> None:
     ("shapes", "message"),
     [
         (Shapes(fixed="x:1", max="x:2"), "--shapes fixes every size"),
-        (Shapes(min="x:1"), "must name the same inputs"),
+        (Shapes(min="x:1"), "belong together, once for each set of shapes: found 1, 0 and 0"),
         (Shapes(min="x:1", opt="x:1", max="y:2"), "must name the same inputs"),
-        (Shapes(min="x:3", opt="x:1", max="x:2"), "needs 1 <= min <= opt <= max"),
+        (Shapes(min="x:3", opt="x:1", max="x:2"), "needs 0 <= min <= opt <= max"),
         (Shapes(min="x:1", opt="x:1x1", max="x:2"), "need the same number of axes"),
         (Shapes(fixed="x:axb"), "shapes are written name:1x3x224x224"),
-        (Shapes(fixed={"x": (0,)}), "1 <= min"),
+        (Shapes(fixed={"x": (0,)}), "needs 1 <= min on every axis of x: only the length of a cache"),
     ],
 )
 def test_shapes_that_contradict_themselves(shapes: Shapes, message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
-        shapes.ranges()
+        shapes.sets()
     assert "\n" not in str(caught.value)

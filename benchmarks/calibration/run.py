@@ -130,13 +130,15 @@ def make_models(work: Path, names: Sequence[str]) -> dict[str, str]:
 
 
 def times(model: Model, work: Path, count: int, runs: int) -> list[Figure]:
-    """Wall time over the plain pass, every side in turn."""
+    """Wall time over the plain pass, every side in turn; and over the plain pass with its session's loading."""
     what = f"time / plain pass, {model.title}"
+    loaded = f"time / plain pass and the loading of its session, {model.title}"
     limits = {_ALL: f"<= {model.limit[0]}, then {model.limit[1]}", "min-max": "<= 1.15"}
     sides = [(f"edgebig-{target}", methods) for methods in (_ALL, "min-max") for target in ("l4", "cpu")]
     sides += [("ort", method) for method in ("entropy", "percentile", "min-max")]
     sides += [("nncf", model.nncf)]
     found: dict[tuple[str, str], list[float]] = {side: [] for side in sides}
+    found_loaded: dict[tuple[str, str], list[float]] = {side: [] for side in sides}
     failures: dict[tuple[str, str], str] = {}
     for _ in range(runs):
         for side in sides:
@@ -149,7 +151,8 @@ def times(model: Model, work: Path, count: int, runs: int) -> list[Figure]:
                 failures[side] = str(error)
             else:
                 found[side].append(timed["seconds"] / timed["plain"])
-    return [
+                found_loaded[side].append(timed["seconds"] / (timed["plain"] + timed["loading"]))
+    rows = [
         Figure(
             what,
             label(*side),
@@ -159,6 +162,7 @@ def times(model: Model, work: Path, count: int, runs: int) -> list[Figure]:
         )
         for side in sides
     ]
+    return rows + [Figure(loaded, label(*side), tuple(values)) for side, values in found_loaded.items() if values]
 
 
 def memory(model: Model, work: Path, count: int, runs: int) -> list[Figure]:

@@ -4,7 +4,7 @@ from edgebig.build.engine_cache import EngineCache
 from edgebig.build.flavour import Flavour, find_flavour, find_flavours
 from edgebig.build.onnxruntime import optimize_for_cpu
 from edgebig.build.options import BuildOptions
-from edgebig.build.profiles import Profile, derive_profiles
+from edgebig.build.profiles import Knowledge, Profile, ProfileSet, derive_profiles
 from edgebig.build.tensorrt import Built, build_engine, check_parse, rtx_version
 from edgebig.build.timing_cache import TimingCache
 
@@ -13,7 +13,9 @@ __all__ = [
     "Built",
     "EngineCache",
     "Flavour",
+    "Knowledge",
     "Profile",
+    "ProfileSet",
     "TimingCache",
     "build_engine",
     "check_parse",

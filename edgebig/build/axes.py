@@ -42,12 +42,14 @@ class Layout:
 
     Attributes:
         inputs: those that have one.
+        names: of all inputs.
         roles: what each axis counts, by its name in order of appearance. An axis without a name is called after its
             input (``x[1]``); one that is named by an expression of others (``past + 1``) is not among them.
     """
 
     inputs: tuple[TensorSpec, ...]
     roles: Mapping[str, Role]
+    names: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, inputs: Sequence[TensorSpec], known: Iterable[str] = ()) -> Layout:
@@ -60,7 +62,7 @@ class Layout:
                 if isinstance(dim, int) or (isinstance(dim, str) and dim not in names and _follows(dim, names)):
                     continue
                 roles.setdefault(axis_name(spec, position), _role(spec, position))
-        return cls(dynamic, roles)
+        return cls(dynamic, roles, tuple(spec.name for spec in inputs))
 
     def shapes(self, sizes: Sizes) -> Shapes:
         """The inputs' shapes with these sizes.

@@ -58,7 +58,7 @@ class Fitter:
         Returns:
             ``None`` where the graph computes at no point that was tried.
         """
-        best = self._best({axis: extent[1] for axis, extent in extents.items()}, example or {})
+        best = self.best(extents, example)
         if best is None:
             return None
         batch = {axis for axis, role in self._roles.items() if role == "batch"}
@@ -81,9 +81,11 @@ class Fitter:
             self._known[key] = not self._ask(sizes)
         return self._known[key]
 
-    def _best(self, wanted: Sizes, example: Sizes) -> Sizes | None:
+    def best(self, extents: Mapping[str, Extent], example: Sizes | None = None) -> Sizes | None:
+        """The sizes nearest to the guess at which the graph computes; ``None`` where there are none."""
+        wanted = {axis: extent[1] for axis, extent in extents.items()}
         asked = {axis: size for axis, size in wanted.items() if axis in self._fixed}
-        points = itertools.chain([wanted, {**wanted, **example, **asked}], self._near(wanted))
+        points = itertools.chain([wanted, {**wanted, **(example or {}), **asked}], self._near(wanted))
         return next((point for point in points if self._computes(point)), None)
 
     def _near(self, wanted: Sizes) -> Iterator[Sizes]:

@@ -80,6 +80,9 @@ def in_words(text: str) -> str:
 
 
 def _logger(trt: ModuleType, heard: Listening) -> Any:
+    # looked up once: there are thousands of messages of lesser weight
+    error, warning = trt.ILogger.Severity.ERROR, trt.ILogger.Severity.WARNING
+
     class Logger(trt.ILogger):  # type: ignore[misc,name-defined]
         """Keeps errors and warnings; TensorRT's own logger prints them."""
 
@@ -87,9 +90,11 @@ def _logger(trt: ModuleType, heard: Listening) -> Any:
             trt.ILogger.__init__(self)
 
         def log(self, severity: Any, message: str) -> None:
-            if severity <= trt.ILogger.Severity.ERROR:
+            if severity > warning:
+                return
+            if severity <= error:
                 heard.error(message)
-            elif severity == trt.ILogger.Severity.WARNING:
+            else:
                 heard.warn(message)
 
     return Logger()

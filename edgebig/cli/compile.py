@@ -13,7 +13,13 @@ import click
 from edgebig.cli.console import guarded_stdout, print_json, size_text, table
 from edgebig.cli.interrupts import interrupts
 from edgebig.cli.progress import shown_progress
-from edgebig.cli.recipe_options import accuracy_options, asked_recipe, calibration_options, golden_options
+from edgebig.cli.recipe_options import (
+    accuracy_options,
+    asked_recipe,
+    build_options,
+    calibration_options,
+    golden_options,
+)
 from edgebig.errors import UsageError
 
 if TYPE_CHECKING:
@@ -81,10 +87,14 @@ def _number(text: str) -> int | float | bool | None:
 )
 @calibration_options
 @golden_options
-@click.option("-s", "--shapes", metavar="SPEC", help="Fixed sizes of inputs: name:1x3x224x224,other:1x16.")
-@click.option("--min-shapes", metavar="SPEC", help="Smallest sizes of inputs, where they vary.")
-@click.option("--opt-shapes", metavar="SPEC", help="Sizes that must be fastest.")
-@click.option("--max-shapes", metavar="SPEC", help="Largest sizes.")
+@click.option(
+    "-s", "--shapes", metavar="SPEC", multiple=True, help="Fixed sizes of inputs: name:1x3x224x224,other:1x16."
+)
+@click.option("--min-shapes", metavar="SPEC", multiple=True, help="Smallest sizes of inputs, where they vary.")
+@click.option("--opt-shapes", metavar="SPEC", multiple=True, help="Sizes that must be fastest.")
+@click.option(
+    "--max-shapes", metavar="SPEC", multiple=True, help="Largest sizes. Repeat all three for a further set of shapes."
+)
 @click.option(
     "--freeze",
     metavar="NAME=VALUE",
@@ -93,6 +103,7 @@ def _number(text: str) -> int | float | bool | None:
     help="Makes an input a constant (sr=16000); repeatable.",
 )
 @click.option("--capabilities", metavar="LIST", help="Compute capabilities that one engine is to serve: 8.6,8.9.")
+@build_options
 @click.option("--keep-original", is_flag=True, help="Keeps the float32 graph too, so that 'bench' can compare.")
 @click.option("-f", "--force", is_flag=True, help="Replaces a bundle that is already there.")
 @click.option("--json", "as_json", is_flag=True, help="Prints one JSON object and nothing else on standard output.")
@@ -108,10 +119,10 @@ def command(
     task: str | None,
     precision: str | None,
     calib: str | None,
-    shapes: str | None,
-    min_shapes: str | None,
-    opt_shapes: str | None,
-    max_shapes: str | None,
+    shapes: tuple[str, ...],
+    min_shapes: tuple[str, ...],
+    opt_shapes: tuple[str, ...],
+    max_shapes: tuple[str, ...],
     freeze: dict[str, int | float | bool] | None,
     capabilities: str | None,
     keep_original: bool,
@@ -142,10 +153,10 @@ def command(
             precision=precision,
             calibration=calib,
             task=task,
-            shapes=shapes,
-            min_shapes=min_shapes,
-            opt_shapes=opt_shapes,
-            max_shapes=max_shapes,
+            shapes=shapes or None,
+            min_shapes=min_shapes or None,
+            opt_shapes=opt_shapes or None,
+            max_shapes=max_shapes or None,
             freeze=freeze,
             capabilities=[c.strip() for c in capabilities.split(",")] if capabilities else None,
             keep_original=keep_original or None,

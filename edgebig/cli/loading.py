@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from edgebig.runtime import Session
 
 
-def load_session(bundle: str, *, part: str | None = None) -> Session:
+def load_session(bundle: str, *, part: str | None = None, threads: int | None = None) -> Session:
     """The bundle on the best backend that is here; the runtime's warnings become lines on standard error.
 
     Raises:
@@ -22,7 +22,7 @@ def load_session(bundle: str, *, part: str | None = None) -> Session:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", RuntimeWarning)
-        session = load(bundle, part=part)
+        session = load(bundle, part=part, threads=threads)
     for warning in caught:
         warn(str(warning.message))
     return session

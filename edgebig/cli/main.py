@@ -20,10 +20,10 @@ from edgebig.cli.interrupts import interrupts
 from edgebig.errors import EdgebigError
 
 _COMMANDS = (
-    *("compile", "finish", "run", "inspect", "bench", "eval", "debug", "export-triton", "schema"),
-    *("targets", "recipes", "doctor"),
+    *("compile", "finish", "run", "inspect", "bench", "serve", "eval", "debug", "export-triton", "schema"),
+    *("targets", "recipes", "doctor", "timing-cache"),
 )
-_MODULES = {"eval": "evaluate", "export-triton": "export_triton"}
+_MODULES = {"eval": "evaluate", "export-triton": "export_triton", "timing-cache": "timing_cache"}
 _BROKEN_PIPE = 141
 _EPILOG = """\b
 Examples:

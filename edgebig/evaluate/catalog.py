@@ -8,7 +8,7 @@ from edgebig.errors import EvaluationError
 from edgebig.evaluate.boxes import mean_average_precision
 from edgebig.evaluate.counted import accuracy, f1, miou, perplexity
 from edgebig.evaluate.metric import Metric
-from edgebig.evaluate.nearness import cosine, sqnr
+from edgebig.evaluate.nearness import agreement, cosine, sqnr
 from edgebig.evaluate.numbers import correlation
 from edgebig.evaluate.user import user_metric
 from edgebig.evaluate.words import Decode, bleu, chrf, wer
@@ -25,6 +25,7 @@ METRICS = (
     "wer",
     "bleu",
     "chrf",
+    "agreement",
     "cosine",
     "sqnr",
 )
@@ -87,6 +88,7 @@ def choose_metric(
         "wer": lambda: wer(output, decode),
         "bleu": lambda: bleu(output, decode),
         "chrf": lambda: chrf(output, decode),
+        "agreement": lambda: agreement(output),
         "cosine": lambda: cosine(output),
         "sqnr": lambda: sqnr(output),
     }

@@ -1,4 +1,4 @@
-"""How near the outputs are to a reference's, without labels: cosine and signal to quantization noise ratio."""
+"""How near the outputs are to a reference's, without labels: agreement, cosine, signal to quantization noise ratio."""
 
 from __future__ import annotations
 
@@ -10,10 +10,31 @@ import numpy as np
 from edgebig.errors import EvaluationError
 from edgebig.evaluate.item import Array, Item, Outputs
 from edgebig.evaluate.metric import Metric
-from edgebig.evaluate.outputs import joined
+from edgebig.evaluate.outputs import joined, pick, shape_of
 from edgebig.similarity import Similarity, compare
 
 _FLOAT = "f"
+
+
+def agreement(output: str | None) -> Metric:
+    """The share of answers whose most probable class is the reference's: of items, tokens or pixels.
+
+    Classes lie along the last axis of ``[1, tokens, classes]`` and along the second one of everything else, as
+    ``[1, classes]`` and ``[1, classes, height, width]``. Of an item in pieces each piece is an answer.
+    """
+
+    def measure(item: Item, pieces: Sequence[Outputs]) -> Array:
+        found, wanted = pick(joined(pieces), output), pick(item.label, output)
+        if found.ndim < 2 or found.dtype.kind != _FLOAT or found.shape != wanted.shape:
+            raise EvaluationError(
+                f"{item.where}: agreement compares scores of classes, [1, classes] for instance; the output is "
+                f"{shape_of(found)}, the reference's {shape_of(wanted)}: name another with --output"
+            )
+        axis = 2 if found.ndim == 3 else 1
+        same = found.argmax(axis=axis) == wanted.argmax(axis=axis)
+        return np.array([np.count_nonzero(same), same.size], np.float64)
+
+    return Metric("agreement", "reference", True, "fraction", measure, lambda row: float(row[0] / row[1]))
 
 
 def cosine(output: str | None) -> Metric:

@@ -13,7 +13,8 @@ from onnx_ir.passes.common import InlinePass
 
 from edgebig.errors import GraphError, SourceError
 from edgebig.graph.external import check_external_data, external_bytes, read_external_data
-from edgebig.graph.memory import load, move_to_file, own_tensors, write_to
+from edgebig.graph.memory import move_to_file, own_tensors, write_to
+from edgebig.graph.write import write_model
 from edgebig.spec import Dim, TensorSpec
 
 MAX_IR_VERSION = 11
@@ -82,14 +83,11 @@ class Graph:
     def save(self, path: Path) -> None:
         """Writes the graph to ``path``, with large weights in ``<path>.data`` beside it."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        model = self.model
-        external = f"{path.name}.data" if self.weight_bytes > _EXTERNAL_ABOVE else None
-        if external is None:
-            # the graph's own weights stay where they are
-            model = model.clone()
-            load([v for graph in model.graphs() for v in graph.initializers.values()])
         try:
-            ir.save(model, path, external_data=external)
+            if self.weight_bytes > _EXTERNAL_ABOVE:
+                ir.save(self.model, path, external_data=f"{path.name}.data")
+            else:
+                write_model(self.model, path)
         except OSError:
             raise
         except Exception as error:  # onnx-ir wraps the file system's errors

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
@@ -21,6 +23,8 @@ def infer_shapes(graph: Graph) -> None:
         for value in node.outputs:
             keep_rank = value.is_graph_output() and value.shape is not None
             value.shape = ir.Shape([None] * len(value.shape)) if keep_rank and value.shape is not None else None
+    # where the sizes contradict each other it would print how it came there; shapes that stay unknown say as much
+    logging.getLogger("onnx_ir.passes.common.shape_inference").setLevel(logging.ERROR)
     ShapeInferencePass(data_prop=True)(graph.model)
     for output in graph.model.graph.outputs:
         old, new = before[str(output.name)], shape_of(output)

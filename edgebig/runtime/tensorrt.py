@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from threading import RLock
+from typing import Any, TypeVar
 
 import numpy as np
 
 from edgebig.errors import BackendError, InputError
+from edgebig.runtime.gpu.arrays import DeviceArray
+from edgebig.runtime.gpu.blocks import Blocks
 from edgebig.runtime.gpu.cuda import Cuda, CudaError, import_cuda
 from edgebig.runtime.gpu.engine import LoadedEngine, import_tensorrt
-from edgebig.runtime.gpu.execution import Array, Execution
-from edgebig.runtime.gpu.graphs import Recent, SeenBefore
+from edgebig.runtime.gpu.execution import Array
+from edgebig.runtime.gpu.lane import BoundArrays, Lane
+from edgebig.runtime.gpu.pinned import pinned_zeros
 from edgebig.runtime.gpu.pool import Pool
-from edgebig.runtime.gpu.profiles import Shape, choose_profile
+from edgebig.runtime.gpu.weights import Weights
 
-_GRAPHS = 4
-_REMEMBERED = 64
-Key = tuple[int, tuple[Shape, ...]]
+T = TypeVar("T")
 
 
 class TensorRtBackend:
     """An engine on the GPU; a :class:`~edgebig.runtime.backend.Backend`.
 
     Each thread that runs at a time has a context, a stream and buffers of its own. Shapes that come a second time get a
-    context and a CUDA graph of their own, the last few of them.
+    context and a CUDA graph of their own, the last few of them. Inputs that lie on the GPU are used where they are.
 
     Attributes:
         inputs, outputs: the specs that the engine itself declares.
+        takes_device_arrays: feeds may be objects with ``__dlpack__`` or ``__cuda_array_interface__``.
     """
+
+    takes_device_arrays = True
 
     def __init__(
         self,
@@ -39,6 +44,7 @@ class TensorRtBackend:
         device: int = 0,
         cuda_graphs: bool = True,
         contexts: int = 4,
+        weights: Weights | None = None,
         tensorrt: Any = None,
         cuda: Any = None,
     ) -> None:
@@ -50,6 +56,7 @@ class TensorRtBackend:
             device: which GPU, counted from 0.
             cuda_graphs: whether shapes that recur are recorded as CUDA graphs.
             contexts: how many threads run at once; further ones wait.
+            weights: what to do about weights that the engine does not simply hold.
             tensorrt, cuda: the modules ``tensorrt`` and ``cuda.bindings.runtime``; by default those installed.
 
         Raises:
@@ -60,10 +67,14 @@ class TensorRtBackend:
         self._cuda = Cuda(import_cuda() if cuda is None else cuda, device)
         self._cuda_graphs = cuda_graphs
         self._lost: str | None = None
+        self._bound: list[_Bound] = []
+        self._lock = RLock()
+        self._closed = False
         before = self._cuda.enter()
         try:
-            self._engine = LoadedEngine(module, engine)
-            self._pool: Pool[_Lane] = Pool(self._new_lane, _Lane.close, contexts)
+            self._engine = LoadedEngine(module, engine, weights)
+            self._blocks = Blocks(self._cuda)
+            self._pool: Pool[Lane] = Pool(self._new_lane, Lane.close, contexts)
             try:
                 self._pool.give(self._pool.take())
             except BaseException:
@@ -74,21 +85,87 @@ class TensorRtBackend:
         self.inputs = tuple(b.spec() for b in self._engine.bindings if b.is_input)
         self.outputs = tuple(b.spec() for b in self._engine.bindings if not b.is_input)
 
-    def run(self, outputs: Sequence[str], feeds: dict[str, np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
+    def run(self, outputs: Sequence[str], feeds: Mapping[str, Any]) -> list[Array]:
         """The named outputs, in that order.
 
         Raises:
-            InputError: no profile of the engine takes the shapes.
+            InputError: no profile of the engine takes the shapes, or an array on a GPU cannot be used in place.
             BackendError: CUDA or TensorRT failed, the GPU is lost, or it was closed.
         """
-        if self._lost is not None:
-            raise BackendError(self._lost)
-        shapes = self._shapes(feeds)
+        return self._in_lane(lambda lane: lane.run(outputs, feeds))
+
+    def run_on_device(self, outputs: Sequence[str], feeds: Mapping[str, Any]) -> list[DeviceArray]:
+        """As :meth:`run`, but the outputs stay on the GPU: arrays that offer DLPack and ``__cuda_array_interface__``.
+
+        They are the caller's, and outlive this backend.
+        """
+        return self._in_lane(lambda lane: lane.run_on_device(outputs, feeds, self._blocks))
+
+    def profile(self, feeds: Mapping[str, Any]) -> list[tuple[str, float]]:
+        """Milliseconds of each layer in one run without a CUDA graph, in the engine's order.
+
+        The names are those that the engine was built with; the sum is more than a run takes that nobody watches.
+
+        Raises:
+            InputError, BackendError: as :meth:`run`.
+        """
+        return self._in_lane(lambda lane: lane.layer_times(feeds))
+
+    def buffer(self, shape: tuple[int, ...], dtype: str) -> Array:
+        """Zeros in page-locked memory, which the GPU reads and writes by itself.
+
+        Raises:
+            BackendError: the system has no such memory left.
+        """
+        return pinned_zeros(self._cuda, shape, np.dtype(dtype))
+
+    def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array | None]) -> _Bound:
+        """Ties arrays, each made by :meth:`buffer`, to a context of their own, as a CUDA graph where that can be.
+
+        Raises:
+            InputError: no profile of the engine takes the shapes.
+            BackendError: CUDA or TensorRT failed, or it was closed.
+        """
+        with self._lock:
+            if self._closed:
+                raise BackendError("the session is closed: load the bundle again")
+            bound = self._guarded(lambda: _Bound(self, inputs, outputs))
+            self._bound.append(bound)
+        return bound
+
+    def device_memory(self) -> int:
+        """Bytes of the GPU's memory: the engine, its contexts' scratch memory, and buffers."""
+        return self._engine.device_memory() + self._cuda.allocated()
+
+    def close(self) -> None:
+        """Frees everything but outputs that callers keep; a run in another thread comes to its end first."""
+        with self._lock:
+            self._closed = True
+            bound, self._bound = self._bound, []
         before = self._cuda.enter()
+        try:
+            for one in bound:
+                one.end()
+            self._blocks.close()
+            if self._pool.close():
+                self._engine.close()
+        finally:
+            self._cuda.leave(before)
+
+    def _new_lane(self) -> Lane:
+        return Lane(self._engine, self._cuda, self._cuda_graphs)
+
+    def _new_arrays(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array | None]) -> BoundArrays:
+        return BoundArrays(self._engine, self._cuda, self._cuda_graphs, inputs, outputs)
+
+    def _in_lane(self, work: Callable[[Lane], T]) -> T:
+        return self._guarded(lambda: self._with_lane(work))
+
+    def _with_lane(self, work: Callable[[Lane], T]) -> T:
         try:
             lane = self._pool.take()
             try:
-                result = lane.run(outputs, feeds, shapes)
+                result = work(lane)
             except InputError:
                 self._pool.give(lane)
                 raise
@@ -97,101 +174,57 @@ class TensorRtBackend:
                 raise
             self._pool.give(lane)
             return result
+        finally:
+            if self._pool.is_empty:
+                self._engine.close()
+
+    def _guarded(self, work: Callable[[], T]) -> T:
+        """Work on the device: refused once the GPU is lost."""
+        if self._lost is not None:
+            raise BackendError(self._lost)
+        before = self._cuda.enter()
+        try:
+            return work()
         except CudaError as error:
             if error.gone:
                 self._lost = str(error)
             raise
         finally:
             self._cuda.leave(before)
-            if self._pool.is_empty:
-                self._engine.close()
-
-    def close(self) -> None:
-        """Frees everything; a run in another thread comes to its end, and what it uses goes then."""
-        before = self._cuda.enter()
-        try:
-            if self._pool.close():
-                self._engine.close()
-        finally:
-            self._cuda.leave(before)
-
-    def _new_lane(self) -> _Lane:
-        return _Lane(self._engine, self._cuda, self._cuda_graphs)
-
-    def _shapes(self, feeds: dict[str, Array]) -> dict[str, Shape]:
-        """The shape of each of the engine's inputs, which all must be there with its dtype and fixed sizes."""
-        shapes = {}
-        for spec in self.inputs:
-            array = feeds.get(spec.name)
-            if array is None:
-                raise InputError(f"input {spec.name!r} is missing: the engine takes {spec}")
-            fits = len(array.shape) == len(spec.shape) and all(
-                dim is None or dim == size for dim, size in zip(spec.shape, array.shape, strict=True)
-            )
-            if not fits or array.dtype != spec.dtype:
-                found = "x".join(map(str, array.shape)) or "scalar"
-                raise InputError(
-                    f"the engine takes {spec}, found {array.dtype} {found}: "
-                    "pass such an array, or compile the model again"
-                )
-            shapes[spec.name] = array.shape
-        return shapes
 
 
-class _Lane:
-    """What one thread runs on: a stream, a context for any shapes, and a few that are CUDA graphs of one."""
+class _Bound:
+    """Arrays bound to a backend, which ends them when it is closed."""
 
-    def __init__(self, engine: LoadedEngine, cuda: Cuda, cuda_graphs: bool) -> None:
-        self._engine, self._cuda = engine, cuda
-        self._stream = cuda.stream_create()
-        try:
-            self._any = Execution(engine, cuda, self._stream)
-        except BaseException:
-            cuda.quietly(cuda.stream_destroy, self._stream)
-            raise
-        self._graphs: Recent[Key, Execution] = Recent(_GRAPHS, Execution.close)
-        self._seen: SeenBefore[Key] = SeenBefore(_REMEMBERED)
-        self._may_graph = cuda_graphs
+    def __init__(
+        self, backend: TensorRtBackend, inputs: Mapping[str, Array], outputs: Mapping[str, Array | None]
+    ) -> None:
+        self._backend, self._lock = backend, RLock()
+        self._arrays = backend._new_arrays(inputs, outputs)
+        self._run = self._arrays.run
 
-    def run(self, outputs: Sequence[str], feeds: dict[str, Array], shapes: dict[str, Shape]) -> list[Array]:
-        """The named outputs."""
-        profile = choose_profile(self._engine.profiles, shapes, current=self._any.profile)
-        key = (profile, tuple(shapes.values()))
-        recorded = self._graphs.get(key)
-        if recorded is not None:
-            return recorded.run(outputs, feeds, profile)
-        result = self._any.run(outputs, feeds, profile)
-        if self._may_graph and self._seen(key):
-            self._record(key, feeds)
-        return result
+    def run(self) -> Sequence[Array]:
+        """Computes from what the arrays hold; new arrays for the outputs that have none.
 
-    def close(self) -> None:
-        """Frees graphs, contexts, buffers, and the stream last."""
-        self._graphs.clear()
-        self._any.close()
-        self._cuda.quietly(self._cuda.stream_destroy, self._stream)
-
-    def _record(self, key: Key, feeds: dict[str, Array]) -> None:
-        """Makes a context of its own for the shapes, runs it once as it is, which TensorRT wants, and records it.
-
-        Where that does not work, be it for want of memory, this lane makes no more graphs.
+        Raises:
+            BackendError: CUDA or TensorRT failed, the GPU is lost, it was closed, or an output does not fit its array.
         """
-        if not self._any.can_be_graph:
-            self._may_graph = False
-            return
-        self._graphs.make_room()
-        own: Execution | None = None
+        with self._lock:
+            return self._backend._guarded(self._run)
+
+    def close(self) -> None:
+        """Lets go of the arrays."""
+        backend = self._backend
+        with backend._lock:
+            if self in backend._bound:
+                backend._bound.remove(self)
+        before = backend._cuda.enter()
         try:
-            own = Execution(self._engine, self._cuda, self._stream)
-            own.run((), feeds, key[0])
-            if own.capture():
-                self._graphs.put(key, own)
-                own = None
-                return
-        except BackendError as error:
-            if isinstance(error, CudaError) and error.gone:
-                raise
+            self.end()
         finally:
-            if own is not None:
-                own.close()
-        self._may_graph = False
+            backend._cuda.leave(before)
+
+    def end(self) -> None:
+        """Frees the context, once a run in another thread has ended."""
+        with self._lock:
+            self._arrays.close()

@@ -9,6 +9,8 @@ from edgebig.source.source import Extent, Sample
 from edgebig.spec import Dim, TensorSpec
 
 _TOKENS = 512
+_CONTEXT = 4096
+"""Tokens, where there is a cache, that are prepared for unless more are asked for."""
 _BEST_TOKENS = 128
 _BATCH: Extent = (1, 1, 8)
 _AUDIO: Extent = (1600, 16000, 320000)
@@ -20,8 +22,12 @@ _PINNED = {"pixel_values", "pixel_mask", "input_features"}
 
 def axes_of(inputs: Sequence[TensorSpec], config: Any) -> dict[str, Extent]:
     """Smallest, best and largest size of each named axis of the inputs."""
-    limit = min(_longest(config), _TOKENS)
-    tokens = (1, min(_BEST_TOKENS, limit), limit)
+    longest = positions_of(config) or _TOKENS
+    has_cache = any(isinstance(dim, str) and dim.startswith("past_") for spec in inputs for dim in spec.shape)
+    limit = min(longest, _CONTEXT if has_cache else _TOKENS)
+    # a text leaves room for what is written after it
+    tokens = (1, min(_BEST_TOKENS, max(limit // 2, 1) if has_cache else limit), limit)
+    read = min(longest, _TOKENS)
     axes: dict[str, Extent] = {}
     frames = getattr(config, "max_source_positions", None)
     if isinstance(frames, int):
@@ -37,9 +43,9 @@ def axes_of(inputs: Sequence[TensorSpec], config: Any) -> dict[str, Extent]:
                 axes[dim] = _AUDIO
             elif dim.startswith("past_"):
                 # an empty cache starts a text, and there is room for the token that is added
-                axes.setdefault(dim, (0, max(tokens[1] - 1, 1), max(limit - 1, 1)))
+                axes.setdefault(dim, (0, max(min(tokens[1] - 1, limit // 2), 1), max(limit - 1, 1)))
             elif dim not in axes:
-                axes[dim] = tokens
+                axes[dim] = (1, min(_BEST_TOKENS, read), read) if dim.startswith("encoder_") else tokens
     return axes
 
 
@@ -56,11 +62,11 @@ def fixed_shapes(inputs: Sequence[TensorSpec], example: Sample) -> Mapping[str, 
     }
 
 
-def _longest(config: Any) -> int:
-    """The largest number of tokens that the model's positions allow."""
+def positions_of(config: Any) -> int | None:
+    """The largest number of tokens that the model's positions allow, those of a cache among them, where it says so."""
     for name in ("max_position_embeddings", "n_positions", "max_target_positions"):
         value = getattr(config, name, None)
         if isinstance(value, int) and value > 0:
             # RoBERTa and its kin reserve two positions for padding
             return value - 2 if value % 2 == 0 and value % 128 == 2 else value
-    return _TOKENS
+    return None

@@ -14,7 +14,7 @@ from typing import Any
 from edgebig.errors import EdgebigError, MissingExtra, SourceError
 from edgebig.graph import Graph
 from edgebig.source import processors
-from edgebig.source.axes import axes_of, fixed_shapes
+from edgebig.source.axes import axes_of, fixed_shapes, positions_of
 from edgebig.source.source import Sample, Source, SourcePart, check_export
 
 
@@ -154,7 +154,7 @@ def _export(
         inputs, expected = _reference(submodel, onnx_config, shapes, [s.name for s in graph.inputs])
         notes.append(check_export(part, path, inputs, expected, tolerance))
         axes, fixed = axes_of(graph.inputs, config), fixed_shapes(graph.inputs, inputs)
-        parts.append(SourcePart(part, graph, path, (inputs,), axes, fixed))
+        parts.append(SourcePart(part, graph, path, (inputs,), axes, fixed, positions_of(config)))
     return tuple(parts), notes
 
 

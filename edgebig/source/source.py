@@ -43,6 +43,9 @@ class SourcePart:
         examples: inputs that fit it, where the source knows some.
         axes: smallest, best and largest size of named dynamic axes, as far as the source knows them.
         fixed: shapes that inputs should have although the graph leaves them open.
+        positions: the largest number of tokens, those of a cache among them, where the source knows it.
+        given: what the original takes beside the graph's inputs.
+        answers: the original's outputs that the graph has; ``None``: all.
     """
 
     name: str
@@ -51,6 +54,9 @@ class SourcePart:
     examples: tuple[Sample, ...] = ()
     axes: Mapping[str, Extent] = field(default_factory=dict)
     fixed: Mapping[str, tuple[int | str | None, ...]] = field(default_factory=dict)
+    positions: int | None = None
+    given: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+    answers: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

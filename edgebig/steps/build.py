@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 from edgebig.build import (
-    BuildOptions,
     Built,
     EngineCache,
     Profile,
+    ProfileSet,
     build_engine,
     check_parse,
     find_flavour,
@@ -22,6 +22,8 @@ from edgebig.errors import BuildError
 from edgebig.manifest import this_architecture
 from edgebig.request import Request
 from edgebig.stages import StageNotes
+from edgebig.steps.dla import write_dla_plan
+from edgebig.steps.engine_options import options_of
 from edgebig.steps.work import PartWork
 
 
@@ -37,6 +39,7 @@ def build_part(part: PartWork, request: Request, writer: BundleWriter, work: Pat
     part.result().save(path)
     if request.target.engine == "on-device":
         check_parse(path)
+        write_dla_plan(part, request, writer, notes)
         notes.note(
             f"{part.name}: TensorRT's parser takes the graph (TensorRT-RTX {rtx_version()}); "
             f"the engine is built on the device: {request.target.name}"
@@ -71,36 +74,60 @@ def _build_ahead(part: PartWork, request: Request, writer: BundleWriter, graph: 
     def progress(phase: str, step: int, steps: int) -> None:
         notes.progress(f"{phase} {step}/{steps}")
 
-    def build(profiles: Mapping[str, Profile]) -> Built:
-        sets = (profiles,) if profiles else ()
-        kept = EngineCache(graph, rtx, sets, capabilities, BuildOptions())
+    options = options_of(request)
+
+    def place(sets: Sequence[ProfileSet]) -> EngineCache:
+        return EngineCache(graph, rtx, sets, capabilities, options)
+
+    def build(sets: Sequence[ProfileSet], kept: EngineCache) -> Built:
         engine = kept.read()
         if engine is not None:
             return Built(engine, 0.0)
-        built = build_engine(graph, rtx, profiles=sets, capabilities=capabilities, progress=progress)
+        built = build_engine(graph, rtx, profiles=sets, options=options, capabilities=capabilities, progress=progress)
         kept.write(built.engine)
         return built
 
+    narrow = tuple({n: Profile(p.opt, p.opt, p.opt) for n, p in one.items()} for one in part.profile_sets)
+    asked = {name for one in request.recipe.shape_sets for name in one} & set(part.profiles)
+    may_narrow = narrow != part.profile_sets and not asked
+    wide = place(part.profile_sets)
+    refused = wide.refusal() if may_narrow else ""
     try:
-        built = build(part.profiles)
+        if refused:
+            raise BuildError(refused)
+        built = build(part.profile_sets, wide)
     except BuildError as error:
-        narrow = {n: Profile(p.opt, p.opt, p.opt) for n, p in part.profiles.items()}
-        asked = set(request.recipe.shapes) & set(part.profiles)
-        if asked or narrow == part.profiles or not part.profiles:
+        if not may_narrow:
             raise
-        built = build(narrow)
-        part.profiles = narrow
-        shapes = ", ".join(f"{n}:{'x'.join(map(str, p.opt))}" for n, p in narrow.items())
+        built = build(narrow, place(narrow))
+        if "memory" not in str(error).lower():  # which may be free the next time; all else lies in the range
+            wide.write_refusal(str(error))
+        part.profiles, *more = narrow
+        part.more_profiles = tuple(more)
+        shapes = "; ".join(", ".join(f"{n}:{'x'.join(map(str, p.opt))}" for n, p in one.items()) for one in narrow)
         notes.decline(
             f"{part.name}: the engine takes the shapes {shapes} alone, since the derived range was refused: {error}"
         )
     names = ".".join(f"sm{c.replace('.', '')}" for c in capabilities)
     name = f"engines/{part.name}.{names}.engine"
     writer.path(name).write_bytes(built.engine)
-    shapes_of = {n: p.to_json() for n, p in part.profiles.items()}
-    sets = (shapes_of,) if shapes_of else ()
+    sets = tuple({n: p.to_json() for n, p in one.items()} for one in part.profile_sets)
     # an engine from the cache was not built just now, and says nothing of the time
-    facts = {"seconds": round(built.seconds, 3)} if built.seconds else None
-    part.engines = (Engine(name, rtx.name, rtx.version, capabilities, profiles=sets, built=facts),)
+    facts = {"seconds": round(built.seconds, 3)} if built.seconds else {}
+    part.engines = (
+        Engine(
+            name,
+            rtx.name,
+            rtx.version,
+            capabilities,
+            profiles=sets,
+            version_compatible=options.version_compatible,
+            stripped=options.strip_weights,
+            weight_streaming=options.streaming,
+            built={"options": options.key(), **facts},
+        ),
+    )
+    if options.optimization_level is not None:
+        notes.decline(f"{part.name}: optimization level: {rtx} made the same engine at each that we tried")
     size = f"{len(built.engine) / 1e6:.1f} MB"
     notes.note(f"{part.name}: engine of {size} for compute capability {', '.join(capabilities)}, {rtx}")

@@ -29,13 +29,14 @@ from edgebig.calibrate import (
 from edgebig.calibrate.data.samples import Located
 from edgebig.errors import CalibrationError, GraphError, RecipeError, UsageError
 from edgebig.graph import Executor, Graph
-from edgebig.graph.execute import best_device
+from edgebig.graph.execute import Level, best_device
 from edgebig.preprocess import Preprocess
 from edgebig.quantize import clamp_masks, observed_tensors, planned_tensors
 from edgebig.request import Request
 from edgebig.resources import data_folder
 from edgebig.source import Source
 from edgebig.stages import StageNotes
+from edgebig.steps.examples import best_shapes, fit_examples
 from edgebig.steps.plans import plan_suffices
 from edgebig.steps.preparers import preparers_for
 from edgebig.steps.repair import repair_part
@@ -61,13 +62,17 @@ def calibrate_part(part: PartWork, source: Source, request: Request, notes: Stag
     """Sets ``golden`` and, where the precision needs them, ``ranges`` and ``calibration``."""
     recipe = request.recipe
     data = _data_for(part, source, request)
-    if data is None and recipe.precision in _CALIBRATED and not plan_suffices(part, request):
+    has_scales = bool(part.own_ranges) or plan_suffices(part, request)
+    if data is None and recipe.precision in _CALIBRATED and not has_scales:
         raise CalibrationError(
             f"--precision {recipe.precision} needs samples of what {part.name} will see: give --calib "
             "(.npy, .npz, a folder of pictures, a text file, ready:sentences, or synthetic where there is nothing)"
         )
     feedback = _feedback(part, request)
-    chosen = _made(part, recipe.golden) if data is None else _real(part, source, request, data, feedback, notes)
+    if data is None and not part.source.examples:
+        # made inputs hold a cache, and may be as long as the model takes
+        feedback = NoFeedback()
+    chosen = _made(part, request) if data is None else _real(part, source, request, data, feedback, notes)
     part.golden = Golden(chosen.golden, _answers(part, chosen, is_made=data is None), chosen.origin)
     if len(chosen.trial) > len(chosen.golden):
         part.trial = Golden(chosen.trial, outputs_of(part.graph, chosen.trial, "all"), chosen.origin)
@@ -76,13 +81,25 @@ def calibrate_part(part: PartWork, source: Source, request: Request, notes: Stag
     if is_ranged:
         if data is not None and recipe.precision in {*_CALIBRATED, "auto"}:
             repair_part(part, request, "int8" if recipe.precision == "auto" else recipe.precision, notes)
-        _collect(part, request, chosen, feedback, notes)
+        is_own = data is None and bool(part.own_ranges) and recipe.precision in _CALIBRATED
+        _collect(part, request, chosen, feedback, notes, is_own=is_own)
+        if is_own:
+            _take_own(part, notes)
     else:
         notes.note(f"{part.name}: {recipe.precision} needs no ranges; {len(chosen.golden)} golden inputs")
-    if is_ranged and data is None:
+    if is_ranged and data is None and not part.own_ranges:
         notes.decline(
             f"{part.name}: ranges come from {chosen.origin}, not from real data: give --calib to make sure of them"
         )
+
+
+def _take_own(part: PartWork, notes: StageNotes) -> None:
+    """Quantizes with the scales that the model came with, and nothing that had none."""
+    if part.ranges is None or part.own_ranges is None:
+        raise RuntimeError("ranges are collected first")
+    part.ranges = replace(part.ranges, by_tensor=part.own_ranges, method="own", source="the model's own scales")
+    part.calibration = {**(part.calibration or {}), **part.ranges.to_json()}
+    notes.note(f"{part.name}: the scales of {len(part.own_ranges)} tensors are those that the model came with")
 
 
 @dataclass(frozen=True)
@@ -118,8 +135,10 @@ class _Whole:
 
 def _answers(part: PartWork, chosen: _Chosen, *, is_made: bool) -> list[Sample]:
     """What the original answers on the golden inputs."""
+    # fused integer operators round elsewhere than the Q/DQ pairs of a graph that comes quantized
+    level: Level = "basic" if any(node.op_type == "QuantizeLinear" for node in part.graph.nodes()) else "all"
     try:
-        return outputs_of(part.source.original, chosen.golden, "all", part.frozen)
+        return outputs_of(part.source.original, chosen.golden, level, part.frozen, part.source.answers)
     except GraphError as error:
         if not is_made or part.source.examples:
             raise
@@ -130,9 +149,15 @@ def _answers(part: PartWork, chosen: _Chosen, *, is_made: bool) -> list[Sample]:
         ) from error
 
 
-def _made(part: PartWork, count: int) -> _Chosen:
-    examples = list(part.source.examples) or made_inputs(part.graph, _best_shapes(part), count)
+def _made(part: PartWork, request: Request) -> _Chosen:
+    examples = list(part.source.examples)
+    if not examples:
+        sets = part.profile_sets or ({},)
+        each = -(-request.recipe.golden // len(sets))
+        examples = [made for one in sets for made in made_inputs(part.graph, best_shapes(one), each)]
     examples = [{s.name: e[s.name] for s in part.graph.inputs} for e in examples]
+    if request.target.engine != "host":  # an engine takes its own shapes alone
+        examples = fit_examples(examples, part.profile_sets)
     return _Chosen(examples, [(f"example {i}", e) for i, e in enumerate(examples)], "made inputs")
 
 
@@ -158,12 +183,15 @@ def _real(
     trial, samples = _hold_out(stream, held_out, part, feedback, notes)
     golden = trial[:: max(1, len(trial) // recipe.golden)][: recipe.golden]
     if recipe.golden_inputs == "synthetic":
-        golden = made_inputs(part.graph, _best_shapes(part), recipe.golden)
+        golden = made_inputs(part.graph, best_shapes(part.profiles), recipe.golden)
     path = Path(data) if isinstance(data, str | Path) and Path(data).exists() else None
     return _Chosen(golden, samples, stream.source, trial, path, source.processor)
 
 
-def _collect(part: PartWork, request: Request, chosen: _Chosen, feedback: Feedback, notes: StageNotes) -> None:
+def _collect(
+    part: PartWork, request: Request, chosen: _Chosen, feedback: Feedback, notes: StageNotes, *, is_own: bool
+) -> None:
+    """Sets the ranges and their report; where the model brings its scales, they only say what FP16 must hold."""
     recipe = request.recipe
     observed = (part.repaired or part.graph).clone()
     if request.target.is_nvidia:
@@ -202,7 +230,7 @@ def _collect(part: PartWork, request: Request, chosen: _Chosen, feedback: Feedba
     if request.target.is_nvidia:
         golden = collect(observed, tensors, [("golden", g) for g in chosen.golden], chosen.origin)
         part.extremes = collected.ranges(MinMax()).merge(golden.ranges(MinMax()))
-    warnings = check.findings(chosen.golden) + unstable(collected, methods[0], planned)
+    warnings = [] if is_own else check.findings(chosen.golden) + unstable(collected, methods[0], planned)
     reading = chosen.samples.reading if isinstance(chosen.samples, Samples) else None
     if reading is not None:
         warnings = reading.findings() + warnings
@@ -336,7 +364,3 @@ def _ready(name: str) -> Path:
     if found is None:
         raise CalibrationError(f"no ready set {name!r}: there is {', '.join(f'ready:{k}' for k in sorted(known))}")
     return found
-
-
-def _best_shapes(part: PartWork) -> dict[str, tuple[int, ...]]:
-    return {name: profile.opt for name, profile in part.profiles.items()}

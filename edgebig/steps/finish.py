@@ -84,12 +84,21 @@ def verify_part(part: PartWork, request: Request, writer: BundleWriter, notes: S
         precision=weights_by_format(graph),
         engines=part.engines,
         profiles={name: profile.to_json() for name, profile in part.profiles.items()},
+        more_profiles=tuple({name: p.to_json() for name, p in one.items()} for one in part.more_profiles),
         original=part.kept_original,
         golden=None if is_private else golden_file,
         calibration=ranges_file if part.calibration is not None else None,
         similarity={name: s.to_json() for name, s in found.original.items()},
-        sizes=sizes_of(graph, {name: profile.max for name, profile in part.profiles.items()}),
+        sizes=_sizes(part),
     )
+
+
+def _sizes(part: PartWork) -> dict[str, int]:
+    """At the largest shapes of the set that needs most."""
+    graph = part.result()
+    sets = part.profile_sets or ({},)
+    found = [sizes_of(graph, {name: profile.max for name, profile in one.items()}) for one in sets]
+    return max(found, key=lambda sizes: sizes.get("activation_bytes", 0))
 
 
 def write_processor(source: Source, request: Request, writer: BundleWriter) -> None:

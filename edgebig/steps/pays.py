@@ -61,12 +61,13 @@ def say_whether_it_pays(part: PartWork, work: Mapping[str, int], built: Path | N
         )
 
 
-def latencies(graphs: Sequence[Graph | Path], sample: Sample) -> list[float]:
-    """Median seconds of one run of each graph, in turn."""
+def latencies(graphs: Sequence[Graph | Path], sample: Sample, seconds: float = 0.0) -> list[float]:
+    """Median seconds of one run of each graph, in turn: of 15 runs, or as many as ``seconds`` are time for."""
     executors = [Executor(graph, "all") for graph in graphs]
     times: list[list[float]] = [[] for _ in graphs]
     try:
-        for _ in range(_TIMED_RUNS):
+        end = time.perf_counter() + seconds
+        while len(times[-1]) < _TIMED_RUNS or time.perf_counter() < end:
             for executor, found in zip(executors, times, strict=True):
                 start = time.perf_counter()
                 executor.run(sample)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from edgebig.calibrate import Range
 from edgebig.errors import UsageError
+from edgebig.graph import Graph
 from edgebig.graph.passes import (
+    ExpandQOperators,
     FoldBatchNorm,
     FoldConstants,
     FreezeInputs,
@@ -17,7 +20,10 @@ from edgebig.graph.passes import (
     RaiseOpset,
     RaiseToFloat32,
     RemoveNoOps,
+    RemoveQuantization,
     SetShapes,
+    is_for_tensorrt,
+    is_quantized,
     run_passes,
 )
 from edgebig.recipe import ShapeRange
@@ -25,11 +31,15 @@ from edgebig.request import Request
 from edgebig.source import Source, SourcePart
 from edgebig.spec import Dim
 from edgebig.stages import StageNotes
+from edgebig.steps.room import Room
 from edgebig.steps.shapes import choose_profiles
 from edgebig.steps.work import PartWork, Sample
 
 _OPSET = {"int8": 19, "fp8": 19, "int8-weights": 19, "int4": 21, "nvfp4": 23, "bf16": 22, "auto": 19}
 """Q/DQ of FP16 tensors and FP8 need opset 19, blocks 21, most operators in BF16 22, FLOAT4E2M1 23."""
+
+
+_QUANTIZING = {"int8", "fp8", "int4", "int8-weights", "nvfp4", "auto"}
 
 
 def prepare_graph(part: SourcePart, source: Source, request: Request, notes: StageNotes) -> PartWork:
@@ -39,16 +49,20 @@ def prepare_graph(part: SourcePart, source: Source, request: Request, notes: Sta
     graph = part.graph
     takes = {spec.name: spec.shape for spec in graph.inputs}
     freeze = {name: value for name, value in request.recipe.freeze.items() if name in takes}
-    asked = {name: shape for name, shape in request.recipe.shapes.items() if name in takes}
-    shapes = {name: _shape(name, takes[name], wanted) for name, wanted in asked.items()}
+    asked = [{n: shape for n, shape in one.items() if n in takes} for one in request.recipe.shape_sets]
+    shapes = {name: _shape(name, takes[name], wanted) for name, wanted in _joined(asked).items()}
     pinned = {name: shape for name, shape in part.fixed.items() if name not in shapes}
     opset = request.recipe.opset
     if request.target.is_nvidia:
         opset = max(opset, _OPSET.get(request.recipe.precision, 0))
+    removal = RemoveQuantization()
+    is_float_again = _must_be_float(graph, request)
+    make_float: list[Pass] = [ExpandQOperators(), removal] if is_float_again else []
     passes: list[Pass] = [
         SetShapes({**pinned, **shapes}),
         FreezeInputs(freeze),
         RaiseOpset(opset),
+        *make_float,
         RaiseToFloat32(),
         FoldBatchNorm(),
         FoldConstants(),
@@ -65,13 +79,51 @@ def prepare_graph(part: SourcePart, source: Source, request: Request, notes: Sta
             notes.note(f"{prefix}{report.name}: {', '.join(report.changed)}")
         notes.decline(*(f"{prefix}{report.name}: {line}" for line in report.declined))
     notes.note(f"{part.name}: {before} nodes became {len(graph.nodes())}, opset {graph.opset}")
-    left = {name: shape for name, shape in asked.items() if name not in freeze}
-    return PartWork(part, graph, choose_profiles(part, graph, left, notes), frozen)
+    left = [{name: shape for name, shape in one.items() if name not in freeze} for one in asked]
+    room = Room.of(graph, request)
+    is_host = request.target.engine == "host"
+    first, *more = choose_profiles(part, graph, left, notes, room=room, best_only=is_host)
+    work = PartWork(part, graph, first, tuple(more), {**part.given, **frozen})
+    if is_float_again:
+        work.own_ranges = {name: Range(*ends) for name, ends in removal.ranges.items()}
+        notes.note(
+            f"{part.name}: came quantized, and computes in float again; {len(removal.ranges)} tensors had scales"
+        )
+        if request.recipe.precision not in _QUANTIZING:
+            how = ", by its own scales" if removal.ranges else " (with --calib: it holds no scales of activations)"
+            notes.decline(
+                f"{part.name}: TensorRT does not take its quantized operators: it computes in "
+                f"{request.recipe.precision}: --precision int8 quantizes it anew{how}"
+            )
+    return work
+
+
+def _must_be_float(graph: Graph, request: Request) -> bool:
+    """Whether a graph that came quantized is made float: to be quantized anew, or since TensorRT refuses it."""
+    if not is_quantized(graph):
+        return False
+    return request.recipe.precision in _QUANTIZING or (request.target.is_nvidia and not is_for_tensorrt(graph))
+
+
+def _joined(sets: Sequence[Mapping[str, ShapeRange]]) -> dict[str, ShapeRange]:
+    """What the graph must take to serve every set: for the inputs that all of them name, the range over all."""
+    first, *more = sets
+    joined = {}
+    for name, shape in first.items():
+        if all(name in one for one in more):
+            others = [one[name] for one in more]
+            if any(len(other.min) != len(shape.min) for other in others):
+                raise UsageError(f"shapes: {name} has one number of axes, found several in its sets of shapes")
+            low = tuple(map(min, zip(*(s.min for s in (shape, *others)), strict=True)))
+            high = tuple(map(max, zip(*(s.max for s in (shape, *others)), strict=True)))
+            joined[name] = ShapeRange(min=low, opt=shape.opt, max=high)
+    return joined
 
 
 def _check_names(source: Source, request: Request, notes: StageNotes) -> None:
-    known = [spec.name for part in source.parts for spec in part.graph.inputs]
-    named = [("--shapes", name) for name in request.recipe.shapes] + [("--freeze", n) for n in request.recipe.freeze]
+    known = [name for part in source.parts for name in (*(spec.name for spec in part.graph.inputs), *part.given)]
+    shaped = dict.fromkeys(name for one in request.recipe.shape_sets for name in one)
+    named = [("--shapes", name) for name in shaped] + [("--freeze", n) for n in request.recipe.freeze]
     named += [("state", name) for name in request.recipe.state]
     for option, name in named:
         if name in known:

@@ -1,19 +1,32 @@
-"""``auto``: the fastest plan whose loss stays within the budget."""
+"""``auto``: the fastest plan whose loss stays within the budget, or the most accurate one that is fast enough."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 
 from edgebig.cache import CacheFile, cache_folder, key_of
 from edgebig.errors import AccuracyError
 from edgebig.graph import Graph
 from edgebig.graph.execute import Level
-from edgebig.graph.work import macs, observed_shapes
-from edgebig.quantize import Plan, PlanFile, insert_qdq, lower_floats, make_plan, planned_layers
-from edgebig.quantize.search import Found, Group, Option, group_layers, measured_gains, roofline_gains, search
+from edgebig.graph.work import Shapes, macs, observed_shapes
+from edgebig.quantize import FLOAT, Plan, PlanFile, insert_qdq, lower_floats, make_plan, planned_layers
+from edgebig.quantize.search import (
+    Found,
+    Group,
+    Loss,
+    Option,
+    Speed,
+    group_layers,
+    measured_gains,
+    roofline_gains,
+    search,
+    search_by_speed,
+)
+from edgebig.quantize.stem import stem_layers
 from edgebig.request import Request
 from edgebig.stages import StageNotes
 from edgebig.steps.alone import Alone
@@ -28,6 +41,8 @@ BUDGET = 0.005
 
 _FORMATS = ("int8", "fp8")
 _ROUNDING = 1e-6
+_TIMING = 1.0
+"""Seconds for which a plan is timed where a speed was asked for."""
 
 
 def search_part(part: PartWork, request: Request, yardstick: Yardstick, notes: StageNotes) -> None:
@@ -67,54 +82,44 @@ def _quantized(
 ) -> str:
     """Searches and lowers; why the result is not taken, empty where it is within the budget and pays."""
     graph = part.repaired or part.graph
-    budget, target = _budget(request), request.target
-    layers = planned_layers(graph, target, request.recipe, formats[0])
+    budget = _budget(request)
+    shapes = observed_shapes(graph, part.examples().inputs[0])
+    stem = {} if request.target.is_nvidia else stem_layers(graph, shapes)
+    layers = [n for n in planned_layers(graph, request.target, request.recipe, formats[0]) if n not in stem]
     groups = {g.name: g for g in group_layers(graph, layers)}
     if not groups:
         return f"nothing in it can be quantized to {' or '.join(formats)}"
-    shapes = observed_shapes(graph, part.examples().inputs[0])
-    if target.is_nvidia:
-        gains = roofline_gains(graph, layers, shapes, target, formats)
-    else:
-        gains = {name: {"int8": seconds} for name, seconds in measured_gains(graph, layers, shapes, target).items()}
-    options = [
-        Option(g.name, {f: sum(gains[n][f] for n in g.layers) for f in gains[g.layers[0]]}) for g in groups.values()
-    ]
-    began = time.monotonic()
-    minutes = request.recipe.search_minutes
-    deadline = began + 60 * minutes if minutes is not None else math.inf
-
-    def tick(what: str, step: int, steps: int) -> None:
-        passed = time.monotonic() - began
-        left = f", about {passed / step * (steps - step):.0f} s left" if step > 1 else ""
-        notes.progress(f"{what} ({step + 1} of {steps}{left})")
-
-    plan_of, level = _planner(part, request, formats[0], groups), _level(request)
+    gains = _gains(graph, layers, shapes, request, formats)
+    plan_of, level = _planner(part, request, formats[0], groups, stem), _level(request)
 
     def make(choice: Mapping[str, str]) -> Graph:
         quantized = graph.clone()
         insert_qdq(quantized, plan_of(choice), check=False)
         return quantized
 
-    _choose_method(part, groups, formats[0], lambda choice: yardstick.mean_distance(make(choice), level), notes)
+    def nearness(choice: Mapping[str, str]) -> float:
+        return yardstick.mean_distance(make(choice), level)
+
+    _choose_method(part, groups, formats[0], nearness, notes)
 
     @cache  # where everything fits at once no group is measured
     def alone() -> Alone:
         return Alone(graph, {g.name: g.layers for g in groups.values()}, plan_of, yardstick, level, shapes)
 
-    with known_losses(_key(part, request)) as known:
-        found = search(
-            options,
-            formats,
-            lambda choice: yardstick.loss(_surrounded(make(choice), part, request, formats[0]), level),
-            budget,
-            alone=lambda choice: alone().loss(choice),
-            deadline=deadline,
-            tick=tick,
-            known=known,
-        )
-    chosen = _layers_of(found, groups, formats[0], gains, budget)
-    _say(part, found, groups, minutes, notes)
+    def loss(choice: Mapping[str, str]) -> float:
+        return yardstick.loss(_surrounded(make(choice), part, request, formats[0]), level)
+
+    def speed(choice: Mapping[str, str]) -> float:
+        plain, quantized = latencies([part.graph, make(choice)], part.examples().inputs[0], _TIMING)
+        return plain / quantized
+
+    options = [
+        Option(g.name, {f: sum(gains[n][f] for n in g.layers) for f in gains[g.layers[0]]}) for g in groups.values()
+    ]
+    measures = _Measures(loss, nearness, speed, lambda choice: alone().loss(choice))
+    found = _found(part, request, options, formats, measures, notes)
+    chosen = _layers_of(found, groups, formats[0], gains, request, stem)
+    _say(part, found, groups, request, notes)
     if not found.choice:
         return f"no layer can be quantized within a loss of {budget:.2g}"
     lower_part(part, request, formats[0], chosen, notes)
@@ -125,6 +130,69 @@ def _quantized(
         f"{part.name}: auto quantizes {len(found.choice)} of {len(groups)} groups of layers: it loses {lost:.2g}"
     )
     return _pays(part, request, macs(graph, shapes), notes)
+
+
+def _gains(
+    graph: Graph, layers: Sequence[str], shapes: Shapes, request: Request, formats: Sequence[str]
+) -> Mapping[str, Mapping[str, float]]:
+    """Seconds that each format saves in each layer: measured, or of the target's figures."""
+    target = request.target
+    if target.is_nvidia:
+        return roofline_gains(graph, layers, shapes, target, formats)
+    return {name: {"int8": seconds} for name, seconds in measured_gains(graph, layers, shapes, target).items()}
+
+
+@dataclass(frozen=True)
+class _Measures:
+    """What a search measures choices of formats by.
+
+    Attributes:
+        loss: what ``--max-drop`` limits.
+        nearness: the mean distance, which tells small differences apart.
+        speed: times float32's.
+        alone: the mean distance with a single group quantized.
+    """
+
+    loss: Loss
+    nearness: Loss
+    speed: Speed
+    alone: Loss
+
+
+def _found(
+    part: PartWork,
+    request: Request,
+    options: Sequence[Option],
+    formats: Sequence[str],
+    measures: _Measures,
+    notes: StageNotes,
+) -> Found:
+    """Searches by what was asked: a speed, or else a loss."""
+    began = time.monotonic()
+    minutes, least = request.recipe.search_minutes, request.recipe.min_speedup
+    deadline = began + 60 * minutes if minutes is not None else math.inf
+
+    def tick(what: str, step: int, steps: int) -> None:
+        passed = time.monotonic() - began
+        left = f", about {passed / step * (steps - step):.0f} s left" if step > 1 else ""
+        notes.progress(f"{what} ({step + 1} of {steps}{left})")
+
+    if least is not None:
+        groups = [o.group for o in options]
+        return search_by_speed(
+            groups, formats[0], measures.nearness, measures.speed, least, deadline=deadline, tick=tick
+        )
+    with known_losses(_key(part, request)) as known:
+        return search(
+            options,
+            formats,
+            measures.loss,
+            _budget(request),
+            alone=measures.alone,
+            deadline=deadline,
+            tick=tick,
+            known=known,
+        )
 
 
 def _choose_method(
@@ -150,11 +218,11 @@ def _choose_method(
 
 
 def _planner(
-    part: PartWork, request: Request, base: str, groups: Mapping[str, Group]
+    part: PartWork, request: Request, base: str, groups: Mapping[str, Group], kept: Iterable[str]
 ) -> Callable[[Mapping[str, str]], Plan]:
     """The function that gives the plan of a choice, for the ranges that the part has when it is called."""
     graph = part.repaired or part.graph
-    everything = [name for g in groups.values() for name in g.layers]
+    everything = [*kept, *(name for g in groups.values() for name in g.layers)]
 
     def plan_of(choice: Mapping[str, str]) -> Plan:
         formats = dict.fromkeys(everything, "float")
@@ -177,39 +245,62 @@ def _level(request: Request) -> Level:
 
 
 def _layers_of(
-    found: Found, groups: Mapping[str, Group], base: str, gains: Mapping[str, Mapping[str, float]], budget: float
+    found: Found,
+    groups: Mapping[str, Group],
+    base: str,
+    gains: Mapping[str, Mapping[str, float]],
+    request: Request,
+    kept: Mapping[str, str],
 ) -> Layers:
     """Formats and reasons of all layers that the search decided on."""
-    formats, reasons, measured = {}, {}, {}
+    least = request.recipe.min_speedup
+    taken = (
+        f"within the loss of {_budget(request):.2g} that is allowed"
+        if least is None
+        else f"quantized for the {least:g} times float32's speed that was asked"
+    )
+    formats, reasons = dict.fromkeys(kept, FLOAT), dict(kept)
+    measured: dict[str, dict[str, float]] = {}
     for name, group in groups.items():
         fmt = found.choice.get(name, "float")
         alone = found.alone.get(name, {})
         for layer in group.layers:
             formats[layer] = fmt
+            without = {"drop_less_in_float": found.without[name]} if name in found.without else {}
             saved = gains[layer].get(fmt if fmt != "float" else base, 0.0)
-            measured[layer] = {"seconds_saved": saved} | {f"drop_alone_{f}": v for f, v in alone.items()}
-            if fmt == "float":
-                least = min(alone.values(), default=math.nan)
-                reasons[layer] = (
-                    f"left in float by the search: alone it loses {least:.2g} on average, {budget:.2g} are allowed"
-                    if alone
-                    else "left in float by the search: the time was over before it was measured"
-                )
-            else:
-                reasons[layer] = f"within the loss of {budget:.2g} that is allowed"
+            measured[layer] = {"seconds_saved": saved} | {f"drop_alone_{f}": v for f, v in alone.items()} | without
+            reasons[layer] = _float_reason(found, name, request) if fmt == FLOAT else taken
     return Layers(formats, reasons, measured)
 
 
-def _say(part: PartWork, found: Found, groups: Mapping[str, Group], minutes: float | None, notes: StageNotes) -> None:
-    notes.note(
-        f"{part.name}: auto measured {len(found.trials)} plans and {len(found.alone)} of {len(groups)} groups alone"
-    )
+def _float_reason(found: Found, group: str, request: Request) -> str:
+    if group in found.without:
+        return f"left in float by the search: the model loses {found.without[group]:.2g} less, and is as fast as asked"
+    alone = found.alone.get(group)
+    if not alone:
+        return "left in float by the search: the time was over before it was measured"
+    least = min(alone.values())
+    return f"left in float by the search: alone it loses {least:.2g} on average, {_budget(request):.2g} are allowed"
+
+
+def _say(part: PartWork, found: Found, groups: Mapping[str, Group], request: Request, notes: StageNotes) -> None:
+    single = len(found.alone or found.without)
+    notes.note(f"{part.name}: auto measured {len(found.trials)} plans and {single} of {len(groups)} groups alone")
+    least = request.recipe.min_speedup
+    if not found.fast:
+        notes.decline(
+            f"{part.name}: auto: --min-speedup {least:g} was not reached with every layer in INT8, which was taken"
+        )
     if not found.finished:
+        minutes = request.recipe.search_minutes
         notes.decline(f"{part.name}: auto: --search-minutes {minutes:g} were over: the best plan so far was taken")
 
 
 def _budget(request: Request) -> float:
-    return request.recipe.max_drop if request.recipe.max_drop is not None else BUDGET
+    """The loss that is allowed: any, where only a speed was asked for."""
+    if request.recipe.max_drop is not None:
+        return request.recipe.max_drop
+    return BUDGET if request.recipe.min_speedup is None else math.inf
 
 
 def _pays(

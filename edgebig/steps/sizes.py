@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
@@ -13,44 +14,72 @@ from edgebig.graph.shapes import infer_shapes
 from edgebig.graph.values import static_shape
 
 
-def sizes_of(graph: Graph, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
-    """``weight_bytes``, ``nodes``, and ``activation_bytes`` where every shape follows from the inputs'.
+@dataclass(frozen=True)
+class Values:
+    """Bytes of what a graph computes with, weights left out.
 
-    Activations are counted as the most bytes that live at once when the nodes run in their order: a tensor lives from
-    the node that makes it to the last that reads it. An engine fuses nodes and needs less, or picks kernels that need
-    more.
+    Attributes:
+        peak: the most that lives at once when the nodes run in their order: a tensor lives from the node that makes it
+            to the last that reads it. An engine fuses nodes and needs less, or picks kernels that need more.
+        held: inputs and outputs, a cache's among them, which the caller holds whatever the engine does.
+    """
+
+    peak: int
+    held: int
+
+
+def sizes_of(graph: Graph, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """``weight_bytes``, ``nodes``, and ``activation_bytes`` (:attr:`Values.peak`) where every shape follows.
 
     Args:
         graph: in the precision that a device builds.
         shapes: of the inputs with dynamic axes, the largest.
     """
     found = {"weight_bytes": graph.weight_bytes, "nodes": len(graph.nodes())}
+    values = values_of(graph, shapes)
+    return found if values is None else {**found, "activation_bytes": values.peak}
+
+
+def values_of(graph: Graph, shapes: Mapping[str, tuple[int, ...]]) -> Values | None:
+    """Bytes of the values at these shapes of the inputs; ``None`` where a shape depends on data."""
     fixed = graph.clone()
     try:
         SetShapes(shapes)(fixed)
         infer_shapes(fixed)
     except EdgebigError:
-        return found
-    peak = _peak(fixed)
-    return found if peak is None else {**found, "activation_bytes": peak}
+        return None
+    main = fixed.model.graph
+    peak = _peak(main)
+    outside = [_bytes(value) for value in (*main.inputs, *main.outputs)]
+    return None if peak is None else Values(peak, sum(size or 0 for size in outside))
 
 
-def _peak(graph: Graph) -> int | None:
-    main = graph.model.graph
+def _peak(main: ir.Graph) -> int | None:
     nodes = list(main)
-    last: dict[ir.Value, int] = {value: len(nodes) for value in main.outputs}
+    outputs = set(main.outputs)
+    last: dict[ir.Value, int] = dict.fromkeys(outputs, len(nodes))
     for index, node in enumerate(nodes):
         for value in node.inputs:
-            if value is not None and value not in main.outputs:
+            if value is not None and value not in outputs:
                 last[value] = index
-    living = {value: _bytes(value) for value in main.inputs}
-    peak = sum(size or 0 for size in living.values())
+    sizes = {value: _bytes(value) for value in main.inputs}
+    now = peak = sum(size or 0 for size in sizes.values())
+    ends: dict[int, list[ir.Value]] = {}
+    for value in main.inputs:
+        if value in last:
+            ends.setdefault(last[value], []).append(value)
     for index, node in enumerate(nodes):
-        living.update({value: _bytes(value) for value in node.outputs if value.name})
-        if None in living.values():
-            return None
-        peak = max(peak, sum(size or 0 for size in living.values()))
-        living = {value: size for value, size in living.items() if last.get(value, index) > index}
+        for value in node.outputs:
+            if not value.name:
+                continue
+            size = _bytes(value)
+            if size is None:
+                return None
+            sizes[value] = size
+            now += size
+            ends.setdefault(last.get(value, index), []).append(value)
+        peak = max(peak, now)
+        now -= sum(sizes[value] or 0 for value in ends.get(index, ()))
     return peak
 
 

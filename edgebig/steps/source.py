@@ -40,9 +40,9 @@ def load_source(model: Any, request: Request, examples: Examples | None, work: P
     elif str(model).endswith(".onnx"):
         if recipe.task is not None and request.recipe.name == "own":
             raise UsageError(f"--task {recipe.task}: {model} is an ONNX file, which has no task: leave --task out")
-        source = read_onnx(Path(model))
+        source = read_onnx(Path(model), recipe.freeze)
     else:
-        length = max((r.max[-1] for n, r in recipe.shapes.items() if n == "input_ids"), default=None)
+        length = max((r.max[-1] for one in recipe.shape_sets for n, r in one.items() if n == "input_ids"), default=None)
         source = export_huggingface(os.fspath(model), work, recipe.task, recipe.opset, recipe.tolerance, length)
     notes.note(*source.notes)
     return source

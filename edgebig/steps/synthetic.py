@@ -17,6 +17,7 @@ from edgebig.calibrate.synthetic.makers import Aids
 from edgebig.calibrate.synthetic.tokens import Vocabulary
 from edgebig.source import Source
 from edgebig.stages import StageNotes
+from edgebig.steps.examples import best_shapes
 from edgebig.steps.work import PartWork, Sample
 from edgebig.tasks.vision import save_picture
 
@@ -47,7 +48,7 @@ def synthetic_for(
     states = {name for name in carried if not name.startswith("past_key_values")}
     config = _json(source.processor, "preprocessor_config.json")
     aids = Aids(
-        shapes={name: profile.opt for name, profile in part.profiles.items()},
+        shapes=best_shapes(part.profiles),
         constants=part.frozen,
         picture=_by_file(prepare.picture) if prepare.picture is not None else None,
         vocabulary=vocabulary_of(source.processor, prepare.text) if prepare.text is not None else None,

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from edgebig.build import Profile
+from edgebig.build import ProfileSet
 from edgebig.bundle import Engine
-from edgebig.calibrate import Ranges
+from edgebig.calibrate import Range, Ranges
 from edgebig.graph import Graph
 from edgebig.quantize import PlanFile
 from edgebig.source import SourcePart
@@ -44,8 +44,11 @@ class PartWork:
     Attributes:
         source: the graph as it came.
         graph: simplified, in float32.
-        profiles: shapes of the inputs that stay dynamic.
+        profiles: shapes of the inputs that stay dynamic; those that samples are made for.
+        more_profiles: further sets of them, which an engine is built for too.
         frozen: inputs that became constants, for runs of the original.
+        own_ranges: of tensors that the original rounds, where it came quantized and ``graph`` computes in float;
+            ``None`` for all others.
         golden: held-out inputs with the original's outputs.
         trial: more of the same, that a search measures plans with; ``golden`` where there is no search.
         samples: the calibration samples, whole inputs of ``graph``, read anew in each iteration.
@@ -67,8 +70,10 @@ class PartWork:
 
     source: SourcePart
     graph: Graph
-    profiles: dict[str, Profile]
+    profiles: ProfileSet
+    more_profiles: tuple[ProfileSet, ...] = ()
     frozen: Sample = field(default_factory=dict)
+    own_ranges: dict[str, Range] | None = None
     golden: Golden | None = None
     trial: Golden | None = None
     samples: Iterable[Sample] | None = None
@@ -96,6 +101,11 @@ class PartWork:
     def graph_file(self) -> str:
         """The bundle's file of the portable graph."""
         return f"graphs/{self.name}.onnx"
+
+    @property
+    def profile_sets(self) -> tuple[ProfileSet, ...]:
+        """All sets of shapes; none where every shape is fixed."""
+        return tuple(one for one in (self.profiles, *self.more_profiles) if one)
 
     def examined(self) -> Golden:
         """The golden inputs, which the calibrate stage has chosen."""

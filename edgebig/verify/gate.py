@@ -17,11 +17,23 @@ Sample = dict[str, np.ndarray[Any, Any]]
 
 
 def outputs_of(
-    graph: Graph | Path, inputs: Sequence[Sample], level: Level, frozen: Sample | None = None
+    graph: Graph | Path,
+    inputs: Sequence[Sample],
+    level: Level,
+    frozen: Sample | None = None,
+    outputs: Sequence[str] | None = None,
 ) -> list[Sample]:
-    """What a graph answers on each of the inputs; ``frozen`` are inputs that only the original still takes."""
+    """What a graph answers on each of the inputs.
+
+    Args:
+        graph: itself or a file.
+        inputs: the examples.
+        level: ONNX Runtime's optimization level.
+        frozen: inputs that only the original still takes.
+        outputs: those that are asked for; all by default.
+    """
     with Executor(graph, level) as executor:
-        return [executor.run({**sample, **(frozen or {})}) for sample in inputs]
+        return [executor.run({**sample, **(frozen or {})}, outputs) for sample in inputs]
 
 
 def similarity_of(expected: Sequence[Sample], found: Sequence[Sample]) -> dict[str, Similarity]:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgebig.build import Profile, derive_profiles
+from edgebig.build import Knowledge, Profile, ProfileSet, derive_profiles
+from edgebig.build.axes import Extent
 from edgebig.errors import UsageError
 from edgebig.recipe import ShapeRange
 from edgebig.spec import Dim, TensorSpec
@@ -16,25 +17,30 @@ def spec(name: str, *shape: Dim) -> TensorSpec:
     return TensorSpec(name, "float32", shape)
 
 
+def derived(inputs: list[TensorSpec], asked: dict[str, ShapeRange], axes: dict[str, Extent]) -> ProfileSet:
+    (found,) = derive_profiles(inputs, [asked], Knowledge(axes))
+    return found
+
+
 def test_only_inputs_with_dynamic_axes_get_one() -> None:
-    found = derive_profiles([spec("a", 1, 3), spec("b", "batch", 3)], {}, {})
+    found = derived([spec("a", 1, 3), spec("b", "batch", 3)], {}, {})
     assert found == {"b": Profile((1, 3), (1, 3), (8, 3))}
 
 
 def test_what_was_asked_wins_and_holds_for_axes_of_that_name_elsewhere() -> None:
     inputs = [spec("ids", "batch", "seq"), spec("mask", "batch", "seq"), spec("other", "batch", 7)]
     asked = {"ids": ShapeRange(min=(1, 4), opt=(2, 16), max=(4, 32))}
-    found = derive_profiles(inputs, asked, {"seq": (1, 128, 512), "batch": (1, 1, 8)})
+    found = derived(inputs, asked, {"seq": (1, 128, 512), "batch": (1, 1, 8)})
     assert found["mask"] == found["ids"] == Profile((1, 4), (2, 16), (4, 32))
     assert found["other"] == Profile((1, 7), (2, 7), (4, 7))
 
 
 def test_what_the_source_knows_comes_before_a_guess() -> None:
     inputs = [spec("x", "frames", "batch", "sequence_length", None)]
-    assert derive_profiles(inputs, {}, {"frames": (3000, 3000, 3000)}) == {
+    assert derived(inputs, {}, {"frames": (3000, 3000, 3000)}) == {
         "x": Profile((3000, 1, 1, 1), (3000, 1, 128, 1), (3000, 8, 512, 16))
     }
-    assert derive_profiles([spec("x", None, 4), spec("y", "N", 4)], {}, {})["y"] == Profile((1, 4), (1, 4), (8, 4))
+    assert derived([spec("x", None, 4), spec("y", "N", 4)], {}, {})["y"] == Profile((1, 4), (1, 4), (8, 4))
 
 
 @pytest.mark.parametrize(
@@ -48,13 +54,13 @@ def test_what_the_source_knows_comes_before_a_guess() -> None:
 )
 def test_an_axis_named_by_an_expression_follows(expression: str, extent: tuple[int, int, int]) -> None:
     known = {"past": (0, 63, 127), "new": (2, 9, 32)}
-    profile = derive_profiles([spec("mask", expression)], {}, known)["mask"]
+    profile = derived([spec("mask", expression)], {}, known)["mask"]
     assert (profile.min[0], profile.opt[0], profile.max[0]) == extent
 
 
 @given(st.text(max_size=25).filter(lambda s: s not in {"n", "b", "N", "B"}))
 def test_any_other_name_is_guessed_and_nothing_is_run(name: str) -> None:
-    profile = derive_profiles([spec("x", 1, name)], {}, {"past": (1, 2, 3)})["x"]
+    profile = derived([spec("x", 1, name)], {}, {"past": (1, 2, 3)})["x"]
     assert 0 <= profile.min[1] <= profile.opt[1] <= profile.max[1]
 
 
@@ -62,19 +68,19 @@ def test_any_other_name_is_guessed_and_nothing_is_run(name: str) -> None:
     "name", ["__import__('os').getpid()", "past + unknown", "past ** 9", "past // 0", "past +", "-past"]
 )
 def test_names_that_only_look_like_expressions_are_guessed(name: str) -> None:
-    assert derive_profiles([spec("x", 1, name)], {}, {"past": (1, 2, 3)})["x"] == Profile((1, 1), (1, 1), (1, 16))
+    assert derived([spec("x", 1, name)], {}, {"past": (1, 2, 3)})["x"] == Profile((1, 1), (1, 1), (1, 16))
 
 
 def test_an_asked_shape_of_another_rank_is_refused() -> None:
     asked = {"x": ShapeRange(min=(1, 2, 3), opt=(1, 2, 3), max=(1, 2, 3))}
     with pytest.raises(UsageError, match=r"shapes: x: float32 batchx3 has 2 axes, found 3"):
-        derive_profiles([spec("x", "batch", 3)], asked, {})
+        derived([spec("x", "batch", 3)], asked, {})
 
 
 def test_two_asked_sizes_for_one_axis_are_refused() -> None:
     asked = {n: ShapeRange(min=(1,), opt=(k,), max=(k,)) for n, k in (("x", 2), ("y", 3))}
     with pytest.raises(UsageError, match=r"the axis batch has one range, found \(1, 2, 2\) and \(1, 3, 3\) \(in y\)"):
-        derive_profiles([spec("x", "batch"), spec("y", "batch")], asked, {})
+        derived([spec("x", "batch"), spec("y", "batch")], asked, {})
 
 
 def test_the_manifest_holds_lists() -> None:

@@ -42,14 +42,30 @@ def test_backends_that_are_not_here_are_named_with_the_reason(edgebig: Run, tmp_
     result = edgebig("bench", bundle.path, "--seconds", "0.02", "--json")
     assert result.err == ""
     part = result.json["parts"]["model"]
-    rtx, cpu = part["backends"]
+    rtx, *providers, cpu = part["backends"]
     assert (rtx["backend"], rtx["available"]) == ("tensorrt-rtx", False)
     assert rtx["reason"]
+    assert [(row["backend"], row["available"]) for row in providers] == [
+        ("onnxruntime-tensorrt", False),
+        ("onnxruntime-cuda", False),
+    ]
     assert (cpu["backend"], cpu["available"]) == ("onnxruntime-cpu", True)
     assert part["original"] is None
     shown = edgebig("bench", bundle.path, "--seconds", "0.02").out
     assert f"  tensorrt-rtx: not here: {rtx['reason']}\n" in shown
     assert "--keep-original" in shown
+
+
+def test_layers_are_shown_slowest_first(edgebig: Run, tmp_path: Path) -> None:
+    bundle = tiny.write_bundle(tmp_path / "b", {"model": tiny.mlp()}, golden=GOLDEN)
+    part = edgebig("bench", bundle.path, "--seconds", "0.01", "--layers", "--json").json["parts"]["model"]
+    layers = part["backends"][0]["layers"]
+    assert layers and all(layer["ms"] >= 0 and layer["layer"] for layer in layers)
+    shown = edgebig("bench", bundle.path, "--seconds", "0.01", "--layers").out.splitlines()
+    start = shown.index("  layers on onnxruntime-cpu:")
+    times = [float(line.split()[-3]) for line in shown[start + 2 : start + 2 + len(layers)]]
+    assert times == sorted(times, reverse=True)
+    assert "layers" not in edgebig("bench", bundle.path, "--seconds", "0.01").out
 
 
 def test_parts_and_bad_requests(edgebig: Run, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import edgebig as package
 from edgebig.cli import main as main_module
 
 COMMANDS = ["compile", "run", "inspect", "bench", "eval", "debug", "export-triton", "schema"]
-COMMANDS += ["targets", "recipes", "doctor"]
+COMMANDS += ["targets", "recipes", "doctor", "timing-cache"]
 
 
 def test_version_and_help(edgebig: Run) -> None:

@@ -46,6 +46,22 @@ def test_accuracy_and_top_5() -> None:
     assert score(choose_metric("accuracy", None, None), [a[..., None, None] for a in ranked], [0, 0, 0, 1]) == 0.75
 
 
+def test_agreement_with_a_reference_needs_no_labels() -> None:
+    found, wanted = one_hot([0, 1, 2, 2], 3), [{"logits": a} for a in one_hot([0, 1, 1, 2], 3)]
+    metric = choose_metric("agreement", None, None)
+    assert metric.needs == "reference" and score(metric, found, wanted) == 0.75
+    # classes of tokens lie along the last axis, of pixels along the second
+    tokens = [np.eye(3, dtype=np.float32)[[[0, 1, 2, 0]]]]
+    other = [{"logits": np.eye(3, dtype=np.float32)[[[0, 1, 2, 1]]]}]
+    assert score(metric, tokens, other) == 0.75
+    pixels = np.zeros((1, 2, 2, 2), np.float32)
+    pixels[0, 1, 0] = 1
+    assert score(metric, [pixels], [{"logits": np.zeros_like(pixels)}]) == 0.5
+    for wrong in (np.zeros(3, np.float32), np.zeros((1, 4), np.float32), np.zeros((1, 3), np.int64)):
+        with pytest.raises(EvaluationError, match="item 0: agreement compares scores of classes"):
+            score(metric, [wrong], [{"logits": np.zeros((1, 3), np.float32)}])
+
+
 def test_f1_is_the_mean_over_classes() -> None:
     # class 0: 1 hit, 1 missed; class 1: 1 hit, 1 false; class 2: 2 hits: F1 of 2/3, 2/3 and 1
     found, labels = [0, 1, 1, 2, 2], [0, 0, 1, 2, 2]

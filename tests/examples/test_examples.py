@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,66 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from example_models import EXAMPLES, run
 from PIL import Image
-
-import edgebig
 
 onnx = pytest.importorskip("onnx")
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 Compile = Callable[..., Path]
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Compile:
-    """Compiles a model for this CPU in FP32, once for each name."""
-    folder = tmp_path_factory.mktemp("bundles")
-
-    def make(name: str, model: Path, **options: Any) -> Path:
-        out = folder / f"{name}.bundle"
-        if not out.exists():
-            edgebig.compile(str(model), target="cpu", precision="fp32", out=out, **options)
-        return out
-
-    return make
-
-
-def run(script: str, *arguments: object, fails: bool = False) -> str:
-    """What the script prints: to standard output, or to standard error where it is to fail."""
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / script), *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode != 0) == fails, done.stderr
-    return done.stderr if fails else done.stdout
-
-
-def reddest(path: Path) -> Path:
-    """A classifier of 8 x 8 pictures into red, green and blue: the mean of each channel, as logits."""
-    from onnx import TensorProto, helper
-
-    nodes = [
-        helper.make_node("GlobalAveragePool", ["pixels"], ["mean"]),
-        helper.make_node("Flatten", ["mean"], ["logits"]),
-    ]
-    pixels = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["batch", 3, 8, 8])
-    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])
-    graph = helper.make_graph(nodes, "reddest", [pixels], [logits])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def tiny_classifier(bundle: Compile, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of :func:`reddest`, with a recipe of its own."""
-    folder = tmp_path_factory.mktemp("tiny")
-    recipe = folder / "reddest.yaml"
-    recipe.write_text("preprocess: {resize: [8, 8], scale: 0.00784313725490196}\nshapes: {pixels: 1x3x8x8}\n")
-    return bundle("reddest", reddest(folder / "reddest.onnx"), recipe=str(recipe))
 
 
 def test_classify_on_a_made_model(tiny_classifier: Path, tmp_path: Path) -> None:
@@ -104,7 +48,7 @@ def test_control_loop_keeps_its_rate_without_drift(tiny_classifier: Path) -> Non
 
 
 def test_control_loop_counts_what_a_slow_model_misses() -> None:
-    sys.path.insert(0, str(ROOT / "examples"))
+    sys.path.insert(0, str(EXAMPLES))
     try:
         import time
 

@@ -21,7 +21,8 @@ def test_cuda_functions_are_those_of_cuda_python() -> None:
     assert len(functions) >= 20
     for name, parameters in functions.items():
         assert list(inspect.signature(getattr(runtime, name)).parameters) == parameters, name
-    for kind in (fake_cuda.cudaError_t, fake_cuda.cudaMemcpyKind, fake_cuda.cudaStreamCaptureMode):
+    kinds = (fake_cuda.cudaError_t, fake_cuda.cudaMemcpyKind, fake_cuda.cudaStreamCaptureMode, fake_cuda.cudaDeviceAttr)
+    for kind in kinds:
         for member in kind:
             assert getattr(getattr(runtime, kind.__name__), member.name) == member.value
     assert int(runtime.cudaStreamNonBlocking) == fake_cuda.FakeCuda.cudaStreamNonBlocking

@@ -48,7 +48,7 @@ def test_a_cache_has_room_for_the_token_that_comes() -> None:
         spec("past_key_values.0.key", "batch_size", 2, "past_sequence_length", 8),
     ]
     axes = axes_of(inputs, config(max_position_embeddings=64))
-    assert axes["past_sequence_length"] == (0, 63, 63)
+    assert axes["past_sequence_length"] == (0, 31, 63)
     assert set(axes) == {"batch_size", "sequence_length", "past_sequence_length"}
 
 

@@ -1,4 +1,4 @@
-"""export_huggingface: twelve architectures with random weights, each graph equal to PyTorch."""
+"""export_huggingface: thirteen architectures with random weights, each graph equal to PyTorch."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ EXPECTED: dict[str, tuple[str, list[str]]] = {
     "marian": ("text2text-generation-with-past", SEQ2SEQ),
     "llama": ("text-generation-with-past", ["model"]),
     "qwen2": ("text-generation-with-past", ["model"]),
+    "qwen3": ("text-generation-with-past", ["model"]),
 }
 PINNED = {
     "vit": {"pixel_values": ("batch_size", 3, 32, 32)},

@@ -132,6 +132,10 @@ def _qwen2() -> Any:
     return hf.Qwen2ForCausalLM(hf.Qwen2Config(**{k: v for k, v in _DECODER.items() if k != "head_dim"}))
 
 
+def _qwen3() -> Any:
+    return hf.Qwen3ForCausalLM(hf.Qwen3Config(**_DECODER))
+
+
 MAKERS: dict[str, Callable[[], Any]] = {
     "bert": _bert,
     "vit": _vit,
@@ -145,6 +149,7 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "marian": _marian,
     "llama": _llama,
     "qwen2": _qwen2,
+    "qwen3": _qwen3,
 }
 
 

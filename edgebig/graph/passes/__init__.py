@@ -5,6 +5,7 @@ A new pass is a module here with a frozen dataclass that has a ``name`` and is c
 """
 
 from edgebig.graph.passes.base import Pass, PassReport, run_passes
+from edgebig.graph.passes.expand_qoperators import ExpandQOperators
 from edgebig.graph.passes.fold_batchnorm import FoldBatchNorm
 from edgebig.graph.passes.fold_constants import FoldConstants
 from edgebig.graph.passes.freeze_inputs import FreezeInputs
@@ -13,9 +14,11 @@ from edgebig.graph.passes.name_nodes import NameNodes
 from edgebig.graph.passes.raise_opset import RaiseOpset
 from edgebig.graph.passes.raise_to_float32 import RaiseToFloat32
 from edgebig.graph.passes.remove_noops import RemoveNoOps
+from edgebig.graph.passes.remove_quantization import RemoveQuantization, is_for_tensorrt, is_quantized
 from edgebig.graph.passes.set_shapes import SetShapes
 
 __all__ = [
+    "ExpandQOperators",
     "FoldBatchNorm",
     "FoldConstants",
     "FreezeInputs",
@@ -26,6 +29,9 @@ __all__ = [
     "RaiseOpset",
     "RaiseToFloat32",
     "RemoveNoOps",
+    "RemoveQuantization",
     "SetShapes",
+    "is_for_tensorrt",
+    "is_quantized",
     "run_passes",
 ]

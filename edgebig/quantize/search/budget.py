@@ -8,6 +8,7 @@ measured as a whole.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,10 +37,11 @@ class Option:
 
 @dataclass(frozen=True)
 class Trial:
-    """A choice that was measured: the format of every quantized group, and the loss."""
+    """A choice that was measured: the format of every quantized group, the loss, and the speed where that was asked."""
 
     choice: Choice
     loss: float
+    speed: float = math.nan
 
 
 @dataclass
@@ -51,15 +53,21 @@ class Found:
         loss: measured, of the whole choice; 0 where nothing is quantized.
         alone: loss of each group with nothing else quantized, by group and format; empty where all groups
             together stayed within the budget at once.
+        without: by how much the loss shrinks where a group alone stays float; of a search by speed.
         trials: every whole choice that was measured, in order.
         finished: whether the time sufficed.
+        speed: of the choice, times float's; ``None`` where nothing asked for it.
+        fast: whether that is as much as was asked.
     """
 
     choice: dict[str, str]
     loss: float
     alone: dict[str, dict[str, float]] = field(default_factory=dict)
+    without: dict[str, float] = field(default_factory=dict)
     trials: list[Trial] = field(default_factory=list)
     finished: bool = True
+    speed: float | None = None
+    fast: bool = True
 
 
 def search(

@@ -31,6 +31,12 @@ class DeviceBlock:
             self.capacity = capacity
         return self.address
 
+    def give_away(self) -> tuple[int, int]:
+        """Address and capacity of the memory, which is the caller's from now on; the next run gets a new one."""
+        size = self.reserve(1), self.capacity
+        self.address, self.capacity = 0, 0
+        return size
+
     def free(self) -> None:
         """Frees the memory, if there is some."""
         if self.address:

@@ -80,6 +80,7 @@ class Cuda:
             BackendError: there is no driver or no such device.
         """
         self._rt = runtime
+        self._sizes: dict[int, int] = {}
         self.device = device
         kinds = runtime.cudaMemcpyKind
         self._in, self._out = kinds.cudaMemcpyHostToDevice, kinds.cudaMemcpyDeviceToHost
@@ -96,6 +97,22 @@ class Cuda:
         if not 0 <= device < count:
             raise BackendError(f"there is no GPU {device}: CUDA finds {count}, counted from 0")
         self._several = count > 1
+
+    # --- the device ---
+
+    def capability(self) -> str:
+        """The device's compute capability, ``8.9``."""
+        kinds = self._rt.cudaDeviceAttr
+        major, minor = (
+            self._checked("cudaDeviceGetAttribute", self._rt.cudaDeviceGetAttribute(kind, self.device))
+            for kind in (kinds.cudaDevAttrComputeCapabilityMajor, kinds.cudaDevAttrComputeCapabilityMinor)
+        )
+        return f"{int(major)}.{int(minor)}"
+
+    def driver(self) -> str:
+        """The newest CUDA that the driver serves, ``CUDA 12.6``."""
+        version = int(self._checked("cudaDriverGetVersion", self._rt.cudaDriverGetVersion()))
+        return f"CUDA {version // 1000}.{version % 1000 // 10}"
 
     # --- the current device, which belongs to the calling thread ---
 
@@ -114,15 +131,26 @@ class Cuda:
         if before is not None:
             self._rt.cudaSetDevice(before)
 
+    def synchronize_device(self) -> None:
+        """Waits until all work on the device is done, on whichever stream."""
+        self._checked("cudaDeviceSynchronize", self._rt.cudaDeviceSynchronize())
+
     # --- memory ---
 
     def malloc(self, size: int) -> int:
         """The address of ``size`` bytes on the device, aligned to 256 bytes."""
-        return int(self._checked("cudaMalloc", self._rt.cudaMalloc(size)))
+        address = int(self._checked("cudaMalloc", self._rt.cudaMalloc(size)))
+        self._sizes[address] = size
+        return address
 
     def free(self, address: int) -> None:
         """Frees what :meth:`malloc` gave. Waits for the device where work on it might still use the memory."""
+        self._sizes.pop(address, None)
         self._checked("cudaFree", self._rt.cudaFree(address))
+
+    def allocated(self) -> int:
+        """Bytes of device memory that :meth:`malloc` gave and that were not freed."""
+        return sum(self._sizes.copy().values())
 
     def host_alloc(self, size: int) -> int:
         """The address of ``size`` bytes of pinned host memory."""
@@ -142,6 +170,11 @@ class Cuda:
         """Queues a copy of ``size`` bytes from the device to pinned host memory."""
         if (error := self._copy(to, source, size, self._out, stream)[0]) != 0:
             raise self._error("cudaMemcpyAsync", error)
+
+    def device_of(self, address: int) -> int:
+        """The number of the GPU whose memory the address lies in."""
+        found = self._checked("cudaPointerGetAttributes", self._rt.cudaPointerGetAttributes(address))
+        return int(found.device)
 
     def fetch(self, to: int, source: int, size: int) -> None:
         """Copies ``size`` bytes from the device to any host memory; done when it returns."""

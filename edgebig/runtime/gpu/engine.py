@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import deque
 from importlib import import_module
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from edgebig.errors import BackendError, MissingExtra
 from edgebig.runtime.gpu.buffers import Binding, dtype_name, numpy_dtype
 from edgebig.runtime.gpu.profiles import Profile, Span
+from edgebig.runtime.gpu.weights import Weights, prepare_weights
 
 _MODULES = {"tensorrt": ("tensorrt",), "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
 _EXTRAS = {"tensorrt": "gpu", "tensorrt-rtx": "rtx"}
@@ -44,8 +46,10 @@ class LoadedEngine:
         tensorrt: the module that runs it.
     """
 
-    def __init__(self, tensorrt: Any, path: Path) -> None:
+    def __init__(self, tensorrt: Any, path: Path, weights: Weights | None = None) -> None:
         """Deserializes the file, whose hash the caller has checked. Host code in the engine stays forbidden.
+
+        ``weights`` says what is to be done about those that the engine does not simply hold.
 
         Raises:
             BackendError: TensorRT refuses it, or it has a tensor that NumPy cannot hold.
@@ -62,9 +66,20 @@ class LoadedEngine:
                 f"TensorRT {tensorrt.__version__} does not load {path.name}: {self.last_error()}: "
                 "build it here with 'edgebig finish'"
             )
+        if weights is not None:
+            self._prepare(weights)
+        self.file_bytes = path.stat().st_size
+        self._contexts, self._lock = 0, Lock()
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
         self.bindings = tuple(self._binding(name) for name in names)
         self.profiles = tuple(self._profile(index) for index in range(self._engine.num_optimization_profiles))
+
+    def _prepare(self, weights: Weights) -> None:
+        problem = prepare_weights(self.tensorrt, self._logger, self._engine, weights)
+        if problem:
+            raise BackendError(
+                f"{self.name}: {problem}: {self.last_error()}: build it anew with 'edgebig finish --force'"
+            )
 
     def new_context(self) -> Any:
         """An execution context with memory of its own.
@@ -78,6 +93,17 @@ class LoadedEngine:
         if context is None:
             raise BackendError(f"TensorRT makes no context of {self.name}: {self.last_error()}")
         return context
+
+    def count(self, change: int) -> None:
+        """Counts contexts that were made (1) and dropped (-1)."""
+        with self._lock:
+            self._contexts += change
+
+    def device_memory(self) -> int:
+        """Bytes on the device: the weights, for which the file's size stands, and each context's scratch memory."""
+        engine = self._engine
+        scratch = 0 if engine is None else int(engine.device_memory_size_v2)
+        return self.file_bytes + self._contexts * scratch
 
     def last_error(self) -> str:
         """What TensorRT said last, of a length that people read."""

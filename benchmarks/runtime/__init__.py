@@ -1,0 +1,1 @@
+"""What quantization costs in accuracy, beside other tools."""

@@ -1,0 +1,270 @@
+"""The server: takes requests out of the slots, runs the session on arrays over them, and puts the outputs back."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Mapping
+from functools import partial
+from time import monotonic_ns
+from typing import Any, cast
+
+import numpy as np
+
+from edgebig.errors import EdgebigError, InputError, UsageError
+from edgebig.runtime import Session
+from edgebig.runtime.shapes import output_shape
+from edgebig.serve import layout as at
+from edgebig.serve import segment as segments
+from edgebig.serve.layout import Layout, Tensor
+from edgebig.serve.slot import free, is_dead, reclaim
+from edgebig.serve.waiting import Spin
+
+Array = np.ndarray[Any, Any]
+Run = Callable[[], Mapping[str, Array]]
+
+_BEAT = 0.2
+_WAIT = 200_000_000
+_REMEMBERED = 16  # sets of shapes for each slot
+
+
+class Server:
+    """Serves a session through a segment, one request after the other, in the thread that calls :meth:`run`."""
+
+    def __init__(self, session: Session, name: str, layout: Layout, *, mode: int = 0o600, spin_us: int = 50) -> None:
+        """Makes the segment; clients find it from now on.
+
+        Args:
+            session: what to serve; it stays the caller's to close.
+            name: of the segment.
+            layout: of :func:`edgebig.serve.layout.plan` for the session's inputs and outputs.
+            mode: permissions of the segment's file.
+            spin_us: microseconds for which an idle server looks for the next request before it sleeps.
+
+        Raises:
+            UsageError, OutputError, BackendError: as :func:`edgebig.serve.segment.create`.
+        """
+        self._session, self._name = session, name
+        self._segment = segments.create(name, layout, mode)
+        self._slots = [_Slot(self._segment, number) for number in range(layout.slot_count)]
+        self._spin = Spin(spin_us * 1000)
+        self._next = 0
+        memory = self._segment.memory
+        self._counts = np.frombuffer(memory, np.uint64, 4, at.CALLS)
+        self._service = np.frombuffer(memory, np.uint64, at.BUCKETS, at.SERVICE_TIMES)
+        self._trips = np.frombuffer(memory, np.uint64, at.BUCKETS, at.ROUND_TRIPS)
+        self._stop = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, name="edgebig-serve", daemon=True)
+
+    def run(self, stop: Callable[[], bool]) -> None:
+        """Serves until ``stop()``, which is asked after each request and a few times a second."""
+        words = self._segment.words
+        words.store64(at.HEARTBEAT, monotonic_ns())
+        words.store32(at.STATE, at.SERVING)
+        if not self._keeper.is_alive():
+            self._keeper.start()
+        while not stop():
+            bell = words.load32(at.BELL)
+            slot = self._requested()
+            if slot is None:
+                spin = self._spin.limit()
+                start = monotonic_ns()
+                found = words.wait_while(at.BELL, at.SLEEPING, bell, _WAIT, spin)
+                self._spin.learn(found != bell, monotonic_ns() - start)
+            else:
+                self._serve(slot)
+
+    def close(self) -> None:
+        """Takes the segment away; requests that wait are answered with ``SERVER_STOPPED``."""
+        self._stop.set()
+        if self._keeper.is_alive():
+            self._keeper.join()
+        words = self._segment.words
+        words.store32(at.STATE, at.GONE)
+        for slot in self._slots:
+            if words.swap32(slot.state, at.REQUEST, at.RUNNING):
+                slot.answer(at.SERVER_STOPPED, "the server was stopped")
+        words.wake(at.RELEASED)
+        segments.remove(self._name, self._segment)
+
+    def _requested(self) -> _Slot | None:
+        """The next slot with a request, in turn, now in the state ``RUNNING``."""
+        words, count = self._segment.words, len(self._slots)
+        for i in range(count):
+            slot = self._slots[(self._next + i) % count]
+            if words.load32(slot.state) == at.REQUEST and words.swap32(slot.state, at.REQUEST, at.RUNNING):
+                self._next = slot.number + 1
+                return slot
+        return None
+
+    def _serve(self, slot: _Slot) -> None:
+        words = self._segment.words
+        start = monotonic_ns()
+        words.store64(at.RUNNING_SINCE, start)
+        status, text = at.OK, ""
+        try:
+            run = slot.prepare(self._session)
+            begun = monotonic_ns()
+            results = run()
+            slot.ran = monotonic_ns() - begun
+            refused = slot.put(results)
+            if refused:
+                status, text = at.OUTPUT_TOO_LARGE, refused
+        except InputError as error:
+            status, text = at.BAD_INPUT, str(error)
+        except EdgebigError as error:
+            status, text = at.BACKEND_FAILED, str(error)
+        except Exception as error:  # one request's trouble must not end the others' server
+            status, text = at.BACKEND_FAILED, f"internal error: {type(error).__name__}: {error}"
+        end = monotonic_ns()
+        self._service[at.bucket(end - start)] += np.uint64(1)
+        self._trips[at.bucket(end - min(slot.submitted(), start))] += np.uint64(1)
+        self._counts[0] += np.uint64(1)
+        if status != at.OK:
+            self._counts[1 if status == at.BAD_INPUT else 2] += np.uint64(1)
+        words.store64(at.RUNNING_SINCE, 0)
+        slot.answer(status, text)
+
+    def _keep(self) -> None:
+        """Shows that the process lives, and frees the slots of clients that do not."""
+        words, layout = self._segment.words, self._segment.layout
+        while not self._stop.wait(_BEAT):
+            words.store64(at.HEARTBEAT, monotonic_ns())
+            for number in range(layout.slot_count):
+                owner = words.load64(layout.slot(number))
+                if owner not in (0, at.TAKEN_BACK) and is_dead(owner) and reclaim(self._segment, number, owner):
+                    self._counts[3] += np.uint64(1)
+
+
+class _Slot:
+    """One slot, with the arrays over it for the shapes that came lately.
+
+    What a client writes is read once, into the process's own memory, and checked there against the layout that the
+    server has made: no size that stands in the segment is used.
+    """
+
+    def __init__(self, segment: segments.Segment, number: int) -> None:
+        layout = segment.layout
+        self.number, self.place = number, layout.slot(number)
+        self.state = self.place + at.SLOT_STATE
+        self.ran = 0
+        self._words, self._memory = segment.words, segment.memory
+        self._inputs, self._outputs = layout.inputs, layout.outputs
+        self._message = self.place + layout.message
+        self._entries = slice(self.place + at.ENTRIES, self.place + at.ENTRIES + len(self._inputs) * at.ENTRY.size)
+        self._calls: dict[bytes, tuple[dict[str, Array], Run]] = {}
+        self._places: dict[tuple[str, at.Shape], tuple[Array, bytes]] = {}
+        self._flags = [tensor.spec.name for tensor in self._inputs if tensor.spec.dtype == "bool"]
+
+    def submitted(self) -> int:
+        """When the client says that it sent the request: for statistics only."""
+        return int(self._words.load64(self.place + at.SUBMITTED))
+
+    def prepare(self, session: Session) -> Run:
+        """Runs the session on arrays over the inputs, of the shapes that the client wrote.
+
+        Where the engine can, it reads and writes in the slot itself.
+
+        Raises:
+            InputError: a dtype, rank or size that does not fit.
+        """
+        written = self._memory[self._entries]
+        if written not in self._calls:
+            feeds = {
+                tensor.spec.name: self._view(tensor, _shape(tensor, written[i * at.ENTRY.size :]))
+                for i, tensor in enumerate(self._inputs)
+            }
+            if len(self._calls) >= _REMEMBERED:
+                self._calls.clear()
+            self._calls[written] = feeds, self._bound(session, feeds) or partial(session.run, feeds)
+        feeds, run = self._calls[written]
+        for name in self._flags:
+            if feeds[name].size and feeds[name].view(np.uint8).max() > 1:
+                raise InputError(f"input {name!r} is bool: its bytes must be 0 or 1")
+        return run
+
+    def _bound(self, session: Session, feeds: dict[str, Array]) -> Run | None:
+        """Runs on inputs and, where their shapes are known, outputs in the slot; ``None`` if the engine cannot."""
+        shapes = {name: array.shape for name, array in feeds.items()}
+        buffers = dict(feeds)
+        for tensor in self._outputs:
+            shape = output_shape(tensor.spec, session.inputs, shapes)
+            if shape is not None and math.prod(shape) * tensor.dtype.itemsize <= tensor.capacity:
+                buffers[tensor.spec.name] = self._view(tensor, shape)
+        try:
+            return session.bind(shapes, buffers=buffers).run
+        except UsageError:
+            return None
+
+    def put(self, results: Mapping[str, Array]) -> str:
+        """Has the outputs in the slot; what is wrong with them, if something is."""
+        for tensor in self._outputs:
+            array = results[tensor.spec.name]
+            key = (tensor.spec.name, array.shape)
+            place = self._places.get(key)
+            if place is None:
+                refused = _does_not_fit(tensor, array)
+                if refused:
+                    return refused
+                if len(self._places) >= _REMEMBERED * len(self._outputs):
+                    self._places.clear()
+                place = self._view(tensor, array.shape), at.entry(tensor.spec.dtype, array.shape)
+                self._places[key] = place
+            if cast(object, array.base) is not self._memory:  # otherwise the engine has written it there
+                np.copyto(place[0], array, casting="no")
+            start = self.place + tensor.entry
+            self._memory[start : start + at.ENTRY.size] = place[1]
+        return ""
+
+    def answer(self, status: int, text: str) -> None:
+        """Hands the slot back to its client, or frees it where the client is gone."""
+        words, message = self._words, text.encode()[: at.MESSAGE_SIZE - 1]
+        self._memory[self._message : self._message + len(message) + 1] = message + b"\0"
+        words.store64(self.place + at.RUN_TIME, self.ran if status == at.OK else 0)
+        words.store64(self.place + at.ANSWERED, words.load64(self.place + at.SEQUENCE))
+        words.store32(self.place + at.MESSAGE_LENGTH, len(message))
+        words.store32(self.place + at.STATUS, status)
+        if not words.swap32(self.state, at.RUNNING, at.DONE):  # DROPPED: nobody waits for it
+            words.store32(self.state, at.IDLE)
+            free(words, self.place)
+        elif words.load32(self.place + at.WAITING):
+            words.wake(self.state)
+
+    def _view(self, tensor: Tensor, shape: at.Shape) -> Array:
+        return np.ndarray(shape, tensor.dtype, self._memory, self.place + tensor.offset)
+
+
+def _shape(tensor: Tensor, written: bytes) -> at.Shape:
+    spec = tensor.spec
+    code, rank, *dims = at.ENTRY.unpack_from(written)
+    size = dims.pop()
+    if code != at.DTYPES[spec.dtype]:
+        raise InputError(f"input {spec.name!r} is {spec}, found dtype {at.NAMES.get(code, f'number {code}')}")
+    if rank != len(spec.shape):
+        raise InputError(f"input {spec.name!r} has {len(spec.shape)} axes ({spec}), found {rank}")
+    shape = tuple(dims[:rank])
+    text = "x".join(map(str, shape))
+    for axis, (found, dim, most) in enumerate(zip(shape, spec.shape, tensor.largest, strict=True)):
+        if isinstance(dim, int) and found != dim:
+            raise InputError(f"axis {axis} of input {spec.name!r} must be {dim} ({spec}), found {found} ({text})")
+        if not 0 <= found <= most:
+            raise InputError(
+                f"axis {axis} of input {spec.name!r} may be 0 to {most} here, found {found} ({text}): "
+                "serve it with larger --shapes"
+            )
+    if size != math.prod(shape) * tensor.dtype.itemsize:
+        raise InputError(f"input {spec.name!r} of shape {text} has another size than the {size} bytes that were sent")
+    return shape
+
+
+def _does_not_fit(tensor: Tensor, array: Array) -> str:
+    spec = tensor.spec
+    found = f"{array.dtype} {'x'.join(map(str, array.shape))}"
+    if array.dtype != tensor.dtype or array.ndim > at.MAX_RANK:
+        return f"output {spec.name!r} is {spec} by the manifest, the model gave {found}"
+    if array.nbytes > tensor.capacity:
+        return (
+            f"output {spec.name!r} is {found}, {array.nbytes} bytes; the slot has room for {tensor.capacity}: "
+            f"serve it with --shapes {spec.name}:{'x'.join(map(str, array.shape))}"
+        )
+    return ""

@@ -1,0 +1,94 @@
+"""Models that came quantized, through the whole flow: made for another runtime, or for TensorRT already."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
+from quantized_nets import SAMPLES, Reader, cnn
+
+pytest.importorskip("tensorrt_rtx_bindings")
+
+import edgebig
+from edgebig.errors import CalibrationError
+from edgebig.graph import Graph
+from edgebig.quantize import PlanFile
+from edgebig.verify import outputs_of
+
+FORMS = [QuantFormat.QDQ, QuantFormat.QOperator]
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Path:
+    return cnn(tmp_path / "plain.onnx")
+
+
+def ops(bundle: edgebig.Bundle) -> list[str]:
+    return [node.op_type for node in Graph.load(bundle.file(bundle.part().graph)).nodes()]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_onnx_runtimes_int8_is_quantized_anew_by_its_own_scales(form: QuantFormat, plain: Path, tmp_path: Path) -> None:
+    path = tmp_path / "int8.onnx"
+    quantize_static(plain, path, Reader(SAMPLES), quant_format=form)
+    bundle = edgebig.compile(path, target="l4", precision="int8", out=tmp_path / "b")
+    part = bundle.part()
+    assert part.quantized and (tmp_path / "b" / part.engines[0].path).stat().st_size > 1000
+    plan = PlanFile.load(tmp_path / "b" / "evidence" / "model.plan.json")
+    formats = plan.formats()
+    assert len(formats) == 3 and set(formats.values()) == {"int8"}
+    (given,) = [v for v in onnx.load(path).graph.initializer if v.name == "x_scale"]
+    scale = onnx.numpy_helper.to_array(given).item()
+    # the original's range is one-sided or not symmetric: the new one holds it, and is at most twice as wide
+    assert scale * 0.99 <= plan.activations["x"]["scale"] <= scale * 2.01
+    said = [line for stage in bundle.manifest.stages for line in stage.notes]
+    assert any("are those that the model came with" in line for line in said)
+    found = outputs_of(bundle.file(part.graph), SAMPLES, "off")
+    exact = outputs_of(plain, SAMPLES, "off")
+    for mine, right in zip(found, exact, strict=True):
+        assert abs(mine["y"] - right["y"]).max() < 0.05 * abs(right["y"]).max()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_onnx_runtimes_int8_in_other_precisions(form: QuantFormat, plain: Path, tmp_path: Path) -> None:
+    path = tmp_path / "int8.onnx"
+    quantize_static(plain, path, Reader(SAMPLES), quant_format=form)
+    half = edgebig.compile(path, target="l4", precision="fp16", out=tmp_path / "half")
+    assert "QuantizeLinear" not in ops(half) and half.part().engines
+    declined = [line for stage in half.manifest.stages for line in stage.declined]
+    assert any("--precision int8 quantizes it anew, by its own scales" in line for line in declined)
+    eighth = edgebig.compile(path, target="l4", precision="fp8", out=tmp_path / "eighth")
+    assert "float8e4m3fn" in eighth.part().precision and eighth.part().engines
+    # ONNX Runtime runs its own operators
+    as_it_is = edgebig.compile(path, target="cpu", out=tmp_path / "cpu")
+    assert {"QLinearConv", "QuantizeLinear"} & set(ops(as_it_is))
+
+
+def test_dynamic_int8_needs_samples(plain: Path, tmp_path: Path) -> None:
+    path = tmp_path / "int8.onnx"
+    quantize_dynamic(plain, path, op_types_to_quantize=["MatMul", "Gemm"])
+    with pytest.raises(CalibrationError, match="give --calib"):
+        edgebig.compile(path, target="l4", precision="int8", out=tmp_path / "b")
+    bundle = edgebig.compile(path, target="l4", precision="int8", calibration=SAMPLES, out=tmp_path / "b")
+    assert bundle.part().quantized and "MatMulInteger" not in ops(bundle)
+
+
+def test_pairs_that_tensorrt_takes_stay(plain: Path, tmp_path: Path) -> None:
+    path = tmp_path / "int8.onnx"
+    symmetric = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False}
+    kinds = {"activation_type": QuantType.QInt8, "weight_type": QuantType.QInt8}
+    quantize_static(plain, path, Reader(SAMPLES), extra_options=symmetric, **kinds)
+    bundle = edgebig.compile(path, target="l4", out=tmp_path / "b")
+    assert ops(bundle).count("QuantizeLinear") > 3 and bundle.part().engines
+
+
+def test_dynamic_convolutions_become_float_convolutions(plain: Path, tmp_path: Path) -> None:
+    path = tmp_path / "int8.onnx"
+    quantize_dynamic(plain, path, op_types_to_quantize=["Conv"])
+    bundle = edgebig.compile(path, target="l4", precision="fp16", out=tmp_path / "b")
+    assert "ConvInteger" in {n.op_type for n in onnx.load(path).graph.node} and ops(bundle).count("Conv") == 2
+    found, exact = outputs_of(bundle.file(bundle.part().graph), SAMPLES, "off"), outputs_of(plain, SAMPLES, "off")
+    for mine, right in zip(found, exact, strict=True):
+        assert abs(mine["y"] - right["y"]).max() < 0.02 * abs(right["y"]).max()
