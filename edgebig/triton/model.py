@@ -178,8 +178,8 @@ def _engine(bundle: Bundle, name: str, backend: Backend, notes: list[str]) -> En
     if backend == "tensorrt":
         others = ", ".join(dict.fromkeys(engine.kind for engine in engines)) or "none"
         raise UsageError(
-            f"{bundle.path}: Triton's backend runs engines of TensorRT, the part {name} has none with its weights (engines: {others}): "
-            "run 'edgebig finish' where that TensorRT is, or take --backend onnxruntime"
+            f"{bundle.path}: Triton's backend runs engines of TensorRT, the part {name} has none with its weights "
+            f"(engines: {others}): run 'edgebig finish' where that TensorRT is, or take --backend onnxruntime"
         )
     if any(engine.stripped for engine in engines):
         notes.append(f"{name}: an engine without its weights was passed over: Triton cannot give them to it")
