@@ -164,19 +164,25 @@ def _model(bundle: Bundle, name: str, called: str, asked: Asked) -> TritonModel:
 
 def _engine(bundle: Bundle, name: str, backend: Backend, notes: list[str]) -> Engine | None:
     engines = bundle.part(name).engines
-    found = next((engine for engine in engines if engine.kind == "tensorrt"), None)
+    found = next((engine for engine in engines if engine.kind == "tensorrt" and not engine.stripped), None)
     if found is not None and backend != "onnxruntime":
         where = ", ".join(found.hardware)
         notes.append(
             f"{name}: engine of TensorRT {found.version} for compute capability {where}: Triton needs that TensorRT"
         )
+        if found.version_compatible:
+            notes.append(
+                f"{name}: version-compatible: a later one needs --backend-config=tensorrt,version-compatible=true"
+            )
         return found
     if backend == "tensorrt":
         others = ", ".join(dict.fromkeys(engine.kind for engine in engines)) or "none"
         raise UsageError(
-            f"{bundle.path}: Triton's backend runs engines of TensorRT, the part {name} has none (engines: {others}): "
-            "run 'edgebig finish' where that TensorRT is, or take --backend onnxruntime"
+            f"{bundle.path}: Triton's backend runs engines of TensorRT, the part {name} has none with its weights "
+            f"(engines: {others}): run 'edgebig finish' where that TensorRT is, or take --backend onnxruntime"
         )
+    if any(engine.stripped for engine in engines):
+        notes.append(f"{name}: an engine without its weights was passed over: Triton cannot give them to it")
     if any(engine.kind == "tensorrt-rtx" for engine in engines):
         notes.append(f"{name}: Triton has no backend for TensorRT-RTX: the portable graph is served by ONNX Runtime")
     elif bundle.manifest.target.get("compute_capability") is not None:

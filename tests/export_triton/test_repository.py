@@ -1,4 +1,7 @@
-"""Bundles as repositories of Triton: the configuration as Triton reads it, and files that give the answers."""
+"""Bundles as repositories of Triton: the configuration as Triton reads it, and files that give the answers.
+
+This folder is not called tests/triton: the tests are on sys.path, and torch and transformers look for a package triton.
+"""
 
 from __future__ import annotations
 
@@ -158,6 +161,13 @@ def test_an_engine_of_tensorrt(tmp_path: Path) -> None:
     assert other.platform == "onnxruntime_onnx" and other.files == {"model.onnx": "graphs/model.onnx"}
     narrow = refit(bundle, engines=(replace(bundle.part().engines[0], profiles=(one, many)),))
     assert triton_models(narrow)[0].max_batch == 1
+    later = refit(bundle, engines=(replace(bundle.part().engines[0], version_compatible=True),))
+    assert "--backend-config=tensorrt,version-compatible=true" in triton_models(later)[0].notes[1]
+    stripped = refit(bundle, engines=(replace(bundle.part().engines[0], stripped=True),))
+    (graph_instead,) = triton_models(stripped)
+    assert graph_instead.platform == "onnxruntime_onnx" and "without its weights" in graph_instead.notes[0]
+    with pytest.raises(UsageError, match=r"has none with its weights \(engines: tensorrt\)"):
+        triton_models(stripped, backend="tensorrt")
 
 
 def test_without_an_engine_of_tensorrt(tmp_path: Path) -> None:
@@ -168,7 +178,9 @@ def test_without_an_engine_of_tensorrt(tmp_path: Path) -> None:
     assert config.platform == "onnxruntime_onnx"
     assert config.optimization.graph.level == 2  # none: see docs/bundle-format.md
     assert model.notes[0].startswith("model: Triton has no backend for TensorRT-RTX")
-    with pytest.raises(UsageError, match=r"the part model has none \(engines: tensorrt-rtx\): run 'edgebig finish'"):
+    with pytest.raises(
+        UsageError, match=r"the part model has none with its weights \(engines: tensorrt-rtx\): run 'edgebig finish'"
+    ):
         triton_models(rtx, backend="tensorrt")
     bare = write_bundle(tmp_path / "c", {"model": mlp()}, target=L4_TARGET)
     assert "'edgebig finish' in Triton's own container" in triton_models(bare)[0].notes[0]
