@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+from array import array
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -135,6 +136,24 @@ def mask(scores: Array) -> NDArray[np.uint8]:
     return np.ascontiguousarray(scores[0].argmax(axis=0).astype(np.uint8))
 
 
+def fill_image(message: Any, header: Any, scores: Array) -> Any:
+    """Makes a sensor_msgs/Image of score maps: the number of each pixel's best class."""
+    best = mask(scores)
+    message.header, message.encoding = header, "mono8"
+    message.height, message.width = best.shape
+    message.step, message.data = message.width, array("B", best.tobytes())  # of arrays rclpy checks the type alone
+    return message
+
+
+def fill_numbers(message: Any, dimension: Callable[..., Any], values: Array) -> Any:
+    """Makes a std_msgs/Float32MultiArray of an output: its sizes, and its values in row-major order."""
+    for axis, size in enumerate(values.shape):
+        stride = int(np.prod(values.shape[axis:]))
+        message.layout.dim.append(dimension(label=str(axis), size=size, stride=stride))
+    message.data = array("f", values.astype(np.float32).tobytes())
+    return message
+
+
 def main() -> None:
     """Spins the node until ROS shuts down."""
     import rclpy
@@ -192,29 +211,15 @@ def make_node() -> Any:
 
         def _publish(self, header: Any, outputs: Mapping[str, Array]) -> None:
             for name, values in outputs.items():
-                self._topics[name].publish(self._image(header, values) if values.ndim == 4 else self._numbers(values))
-
-        def _image(self, header: Any, scores: Array) -> Any:
-            best = mask(scores)
-            height, width = best.shape
-            return Image(header=header, height=height, width=width, encoding="mono8", step=width, data=best.tobytes())
-
-        def _numbers(self, values: Array) -> Any:
-            message = Float32MultiArray()
-            for axis, size in enumerate(values.shape):
-                stride = int(np.prod(values.shape[axis:]))
-                message.layout.dim.append(MultiArrayDimension(label=str(axis), size=size, stride=stride))
-            message.data = values.astype(np.float32).reshape(-1).tolist()
-            return message
+                if values.ndim == 4:
+                    self._topics[name].publish(fill_image(Image(), header, values))
+                else:
+                    self._topics[name].publish(fill_numbers(Float32MultiArray(), MultiArrayDimension, values))
 
         def _report(self) -> None:
             stats, counts = self.session.stats(), self.perception.counts
-            values = {
-                "backend": self.session.backend,
-                **vars(counts),
-                "p50_seconds": stats.p50,
-                "p99_seconds": stats.p99,
-            }
+            times = {"p50_seconds": stats.p50, "p99_seconds": stats.p99}
+            values = {"backend": self.session.backend, **vars(counts), **times}
             healthy = counts.failed == 0
             status = DiagnosticStatus(
                 level=DiagnosticStatus.OK if healthy else DiagnosticStatus.WARN,

@@ -71,6 +71,15 @@ def test_messages_that_make_no_picture() -> None:
         pixels(short)
 
 
+def test_numbers_of_an_output() -> None:
+    from ros2_node import fill_numbers
+
+    values = np.arange(6, dtype=np.float16).reshape(1, 2, 3)
+    made = fill_numbers(SimpleNamespace(layout=SimpleNamespace(dim=[])), SimpleNamespace, values)
+    assert [(d.label, d.size, d.stride) for d in made.layout.dim] == [("0", 1, 6), ("1", 2, 6), ("2", 3, 3)]
+    assert made.data.typecode == "f" and made.data.tolist() == [0, 1, 2, 3, 4, 5]
+
+
 class Slow:
     """A session whose runs wait until they are let go."""
 
