@@ -9,8 +9,6 @@ import errno
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -40,7 +38,7 @@ PREPROCESS = "processor/preprocess.json"
 FINISHED = "finished/"
 """Folder of the engines that a device built. ``edgebig finish`` may have been ended in it at any point: files there
 that the manifest does not name are no part of the bundle."""
-_CHUNK = 1 << 20
+_CHUNK = 1 << 16  # freeing larger pieces would move the threshold from which glibc maps memory, and so an engine's size
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -175,6 +173,8 @@ class BundleWriter:
             OutputError: ``out`` exists and ``force`` is not set, or is no bundle that could be
                 replaced, or its parent is missing or not writable.
         """
+        import tempfile  # a megabyte, which what only reads bundles does without; as shutil below
+
         self.out = Path(os.path.abspath(out))
         self.force = force
         parent = self.out.parent
@@ -235,6 +235,9 @@ class BundleWriter:
             os.rename(self.folder, self.out)
             return
         self._refuse_to_replace(self.out)
+        import shutil
+        import tempfile
+
         old = Path(tempfile.mkdtemp(prefix=f".{self.out.name}.", suffix=".old", dir=self.out.parent))
         os.rename(self.out, old / "bundle")
         try:
@@ -251,6 +254,8 @@ class BundleWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        import shutil
+
         shutil.rmtree(self.folder, ignore_errors=True)
         if isinstance(error, OSError) and error.errno in _FULL:
             raise self._cannot(error) from error
@@ -274,10 +279,11 @@ def manifest_text(manifest: Manifest) -> str:
 def hash_file(path: Path) -> File:
     """Size and SHA-256 of a file, read in pieces."""
     digest, size = hashlib.sha256(), 0
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-            size += len(chunk)
+    buffer = memoryview(bytearray(_CHUNK))
+    with path.open("rb", buffering=0) as stream:
+        while read := stream.readinto(buffer):
+            digest.update(buffer[:read])
+            size += read
     return File(size, digest.hexdigest())
 
 

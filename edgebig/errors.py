@@ -18,7 +18,9 @@
     ├── BundleError             14   not a bundle, damaged, or of an unknown version
     ├── InputError              15   an array does not fit the model's inputs
     ├── BackendError            16   nothing on this machine can run the bundle, or it failed while running
-    └── EvaluationError         17   labels are missing or wrong, or a metric does not fit the model
+    ├── EvaluationError         17   labels are missing or wrong, or a metric does not fit the model
+    ├── DeadlineError           18   a result did not come within the time given
+    └── StreamError             19   an item of a stream could not be read, prepared, run or finished
 
 Every message is one line: what was asked, what was found, and what to do next.
 """
@@ -134,3 +136,24 @@ class EvaluationError(EdgebigError):
     """Labels are missing or wrong, or a metric does not fit the model's outputs."""
 
     exit_code = 17
+
+
+class DeadlineError(EdgebigError, TimeoutError):
+    """A result did not come within the time given; Python's ``TimeoutError`` too."""
+
+    exit_code = 18
+
+
+class StreamError(EdgebigError):
+    """An item of a stream failed; ``__cause__`` is what was raised.
+
+    Attributes:
+        item: its number, counted from 0.
+        step: ``read``, ``before``, ``run`` or ``after``.
+    """
+
+    exit_code = 19
+
+    def __init__(self, item: int, step: str, error: BaseException) -> None:
+        super().__init__(f"item {item} of the stream: {step}: {type(error).__name__}: {error}")
+        self.item, self.step = item, step

@@ -6,6 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 Dim = int | str | None
+_NUMPY_HAS = frozenset(
+    ["bool", "float16", "float32", "float64"]
+    + [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
+    + ["complex64", "complex128"]
+)
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,11 @@ class TensorSpec:
     def __str__(self) -> str:
         dims = "x".join("?" if d is None else str(d) for d in self.shape) or "scalar"
         return f"{self.name}: {self.dtype} {dims}"
+
+    @property
+    def is_numpy(self) -> bool:
+        """Whether NumPy has the element type."""
+        return self.dtype in _NUMPY_HAS
 
     @property
     def is_static(self) -> bool:

@@ -95,9 +95,9 @@ def demonstrate(folder: Path) -> None:
     tokenizer = Tokenizer(cpu.file("processor/tokenizer.json"))
     with edgebig.load(cpu.path) as session, load_original(cpu.path) as original:
         exact, fast = embed(original, tokenizer, sentences), embed(session, tokenizer, sentences)
-        with_prefer = edgebig.load(l4.path, prefer="onnxruntime-cpu")
-        half = embed(with_prefer, tokenizer, sentences)
-        with_prefer.close()
+        on_cpu = edgebig.load(l4.path, require="onnxruntime-cpu")
+        half = embed(on_cpu, tokenizer, sentences)
+        on_cpu.close()
         tokens = tokenizer([" ".join(sentences)], max_length=128)
         feeds = {spec.name: tokens[spec.name] for spec in session.inputs}
         slow_ms, fast_ms = bench(original, feeds, SECONDS).p50_ms, bench(session, feeds, SECONDS).p50_ms

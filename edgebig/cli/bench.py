@@ -74,7 +74,7 @@ def _measure_part(bundle: Bundle, name: str, seconds: float, threads: int | None
         try:
             if not any(c.usable for c in same):
                 raise BackendError("; ".join(dict.fromkeys(c.reason for c in same)))
-            with load(bundle.path, part=name, prefer=backend, threads=threads) as session:
+            with load(bundle.path, part=name, require=backend, threads=threads) as session:
                 row |= {"available": True, "reason": _taken(session), **_measure(session, feeds, seconds)}
             if layers:
                 times = layer_times(bundle, same, feeds, threads)

@@ -1,4 +1,8 @@
-"""Whether arrays fit a model's inputs. What can be worked out once is, for this runs before every inference."""
+"""Whether arrays fit a model's inputs. What can be worked out once is, for this runs before every inference.
+
+The outcome hangs on types and shapes alone. So those that passed are remembered, and a second call with them is let
+through after a look at each array's type, dtype and shape.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +13,36 @@ from typing import Any
 import numpy as np
 
 from edgebig.errors import InputError
+from edgebig.runtime.foreign import as_array, is_foreign, shape_on_device
 from edgebig.spec import TensorSpec
 
-_NUMPY_HAS = frozenset(
-    ["bool", "float16", "float32", "float64"]
-    + [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
-    + ["complex64", "complex128"]
-)
+_NDARRAY = np.ndarray
+_REMEMBERED = 64
+"""Sets of shapes; a model with free axes may see no end of them."""
+
+_Passed = dict[tuple[int, ...], "_Passed"]
+"""Shapes of the first input that passed, with those of the second that passed beside them, and so on."""
 
 
 class InputCheck:
     """Refuses arrays that do not fit the specs: names, types, ranks, sizes, and axes that share a name."""
 
-    def __init__(self, specs: Sequence[TensorSpec]) -> None:
+    def __init__(
+        self,
+        specs: Sequence[TensorSpec],
+        *,
+        check_finite: bool = False,
+        backend: str = "",
+        device_arrays: bool = False,
+    ) -> None:
+        """Takes the specs apart.
+
+        Args:
+            specs: of the model's inputs.
+            check_finite: also refuse NaN and infinities, which costs a pass over each array of floats.
+            backend: its name, for messages.
+            device_arrays: whether it takes arrays on the GPU.
+        """
         self._specs = {spec.name: spec for spec in specs}
         self._rows = [_Row(spec) for spec in specs]
         axes = [(row, axis, dim) for row in self._rows for axis, dim in enumerate(row.spec.shape)]
@@ -29,16 +50,63 @@ class InputCheck:
         for row, axis, dim in axes:
             if isinstance(dim, str) and count[dim] > 1:
                 row.shared.append((axis, dim))
+        self._backend, self._device_arrays, self._check_finite = backend, device_arrays, check_finite
+        self._count = len(self._rows)
+        self._known = tuple((row.spec.name, row.dtype) for row in self._rows)
+        self._passed: _Passed = {}
+        self._remembered = 0
 
     def __call__(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
         """The same inputs as a ``dict``, once all of them fit. Nothing is cast or copied.
 
+        Arrays of other libraries that lie in main memory become NumPy arrays of the same memory.
+
         Raises:
             InputError: with the first input that does not fit, what was expected and what was found.
         """
+        if type(inputs) is dict and len(inputs) == self._count:
+            node = self._passed
+            for name, dtype in self._known:
+                array = inputs.get(name)
+                if type(array) is not _NDARRAY or array.dtype is not dtype:
+                    break
+                node = node.get(array.shape)  # type: ignore[assignment]
+                if node is None:
+                    break
+            else:
+                return inputs
+        return self._look_closely(inputs)
+
+    def _look_closely(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
         feeds = inputs if type(inputs) is dict else self._as_dict(inputs)
-        if len(feeds) != len(self._rows):
+        if len(feeds) != self._count:
             self._refuse_names(feeds)
+        feeds = self._from_elsewhere(feeds)
+        shapes = self._check_each(feeds)
+        if self._check_finite:
+            for row in self._rows:
+                _refuse_not_finite(row.spec, feeds[row.spec.name])
+        elif self._remembered < _REMEMBERED:
+            self._remembered += 1
+            node = self._passed
+            for shape in shapes:
+                node = node.setdefault(shape, {})
+        return feeds
+
+    def _from_elsewhere(self, feeds: dict[str, Any]) -> dict[str, Any]:
+        """The feeds with NumPy arrays in place of other libraries' arrays that lie in main memory."""
+        if not any(is_foreign(value) for value in feeds.values()):
+            return feeds
+        taken = {}
+        for name, value in feeds.items():
+            spec = self._specs.get(name)
+            known = spec is not None and is_foreign(value)
+            taken[name] = as_array(spec, value, self._backend, self._device_arrays) if known and spec else value
+        return taken
+
+    def _check_each(self, feeds: dict[str, Any]) -> list[tuple[int, ...]]:
+        """The shapes, in the order of the specs."""
+        shapes: list[tuple[int, ...]] = []
         seen: dict[str, tuple[str, int]] = {}
         for row in self._rows:
             spec = row.spec
@@ -46,10 +114,14 @@ class InputCheck:
             if not isinstance(array, np.ndarray):
                 if spec.name not in feeds:
                     self._refuse_names(feeds)
-                raise _not_an_array(spec, array)
-            if row.dtype is None or array.dtype != row.dtype:
-                raise _wrong_dtype(row, array)
-            shape = array.shape
+                if not is_foreign(array):
+                    raise _not_an_array(spec, array)
+                shape = shape_on_device(spec, array)
+            else:
+                if row.dtype is None or array.dtype != row.dtype:
+                    raise _wrong_dtype(row, array)
+                shape = array.shape
+            shapes.append(shape)
             if len(shape) != row.rank:
                 raise _wrong_rank(spec, shape)
             for axis, size in row.static:
@@ -62,7 +134,7 @@ class InputCheck:
                         f"the axis {dim!r} must be of one size: input {first[0]!r} has {first[1]}, "
                         f"input {spec.name!r} has {shape[axis]} (axis {axis} of {_shape(shape)})"
                     )
-        return feeds
+        return shapes
 
     def _as_dict(self, inputs: Any) -> dict[str, Any]:
         if isinstance(inputs, Mapping):
@@ -84,10 +156,22 @@ class _Row:
 
     def __init__(self, spec: TensorSpec) -> None:
         self.spec = spec
-        self.dtype = np.dtype(spec.dtype) if spec.dtype in _NUMPY_HAS else None
+        self.dtype = np.dtype(spec.dtype) if spec.is_numpy else None
         self.rank = len(spec.shape)
         self.static = [(axis, dim) for axis, dim in enumerate(spec.shape) if isinstance(dim, int)]
         self.shared: list[tuple[int, str]] = []
+
+
+def _refuse_not_finite(spec: TensorSpec, array: Any) -> None:
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fc":
+        return
+    finite = np.isfinite(array)
+    if not finite.all():
+        where = ", ".join(str(axis[0]) for axis in np.nonzero(~np.atleast_1d(finite)))
+        raise InputError(
+            f"input {spec.name!r} holds {array.size - int(finite.sum())} values that are not finite, "
+            f"the first at [{where}]: mend what makes it, or load without check_finite"
+        )
 
 
 def _not_an_array(spec: TensorSpec, found: object) -> InputError:

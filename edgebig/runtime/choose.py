@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import Literal
 
 from edgebig.bundle import Bundle, Engine, Part
@@ -18,6 +22,8 @@ from edgebig.runtime.onnxruntime_cpu import OnnxRuntimeCpu, import_onnxruntime
 _GPU_KINDS = ("tensorrt", "tensorrt-rtx")
 _PROVIDERS: dict[str, Literal["tensorrt", "cuda"]] = {"onnxruntime-tensorrt": "tensorrt", "onnxruntime-cuda": "cuda"}
 """Backends that run the portable graph on a GPU, best first."""
+_LARGE = 1 << 20
+_LOG = logging.getLogger("edgebig.runtime")
 
 
 @dataclass(frozen=True)
@@ -58,9 +64,21 @@ def available_backends(bundle: Bundle, part: str | None = None) -> tuple[Candida
 
 
 def first_that_opens(
-    bundle: Bundle, candidates: Sequence[Candidate], prefer: str | None, threads: int | None
+    bundle: Bundle,
+    candidates: Sequence[Candidate],
+    *,
+    prefer: str | None = None,
+    require: str | None = None,
+    threads: int | None = None,
 ) -> tuple[Backend, Candidate, tuple[str, ...]]:
-    """Opens the first usable candidate, of the preferred backend where one is named.
+    """Opens the first usable candidate.
+
+    Args:
+        bundle: holds their files.
+        candidates: best first.
+        prefer: the backend whose candidates are tried before the others.
+        require: the backend whose candidates alone are tried.
+        threads: threads of one run on the CPU.
 
     Returns:
         The backend, its candidate, and one line on each candidate: taken or not, and why.
@@ -72,9 +90,9 @@ def first_that_opens(
     """
     opened: tuple[Backend, Candidate] | None = None
     why: list[str] = []
-    for candidate in candidates:
-        if prefer is not None and candidate.backend != prefer:
-            why.append(f"{candidate}: not taken: {prefer} was asked for")
+    for candidate in preferred_first(candidates, prefer):
+        if require is not None and candidate.backend != require:
+            why.append(f"{candidate}: not taken: {require} was asked for")
         elif not candidate.usable:
             why.append(f"{candidate}: not taken: {candidate.reason}")
         elif opened is not None:
@@ -86,13 +104,16 @@ def first_that_opens(
             except BackendError as error:
                 why.append(f"{candidate}: not taken: {error}")
     if opened is None:
-        raise _nothing_opens(bundle, candidates, prefer, why)
+        raise _nothing_opens(bundle, candidates, require, why)
     return (*opened, tuple(why))
 
 
-def warn_of_fallback(
-    bundle: Bundle, candidates: Sequence[Candidate], taken: Candidate, why: Sequence[str], *, stacklevel: int
-) -> None:
+def preferred_first(candidates: Sequence[Candidate], prefer: str | None) -> list[Candidate]:
+    """The candidates, those of the preferred backend before the others."""
+    return sorted(candidates, key=lambda candidate: candidate.backend != prefer)
+
+
+def warn_of_fallback(bundle: Bundle, candidates: Sequence[Candidate], taken: Candidate, why: Sequence[str]) -> None:
     """Warns when a bundle for an NVIDIA device was opened without its engine: it works, slower than was meant.
 
     ``why`` is what :func:`first_that_opens` said of each candidate.
@@ -110,12 +131,35 @@ def warn_of_fallback(
         where, advice = "on ONNX Runtime", f"an engine may be faster: run 'edgebig finish {bundle.path}'"
     else:
         where, advice = "on the CPU", "for speed on this CPU compile the model with '--target cpu'"
+        if "edgebig finish" not in reason:
+            finish = f"where the device is, 'edgebig finish {bundle.path}' mends it (--dry-run says what is missing)"
+            advice = f"{finish}; {advice}"
     advice = "" if advice.rpartition(": ")[2] in reason else f"; {advice}"
-    warnings.warn(
+    _warn(
         f"{bundle.path} was compiled for {target.get('name')} and runs {where} here: {reason}{advice}",
-        RuntimeWarning,
-        stacklevel=stacklevel,
     )
+
+
+def warn_of_another(bundle: Bundle, prefer: str, taken: Candidate, why: Sequence[str]) -> None:
+    """Warns when another backend than the preferred one was taken."""
+    if taken.backend == prefer:
+        return
+    lines = [line for line in why if line.startswith(f"{prefer} ")]
+    reason = lines[0].partition(": not taken: ")[2] if lines else "the bundle holds nothing for it"
+    command = f"'edgebig finish {bundle.path}' on the device builds its engine" if prefer in _GPU_KINDS else ""
+    _warn(
+        f"{bundle.path} runs on {taken.backend}, not on {prefer} as preferred: {reason}; "
+        + (command or "'edgebig doctor' says what is missing")
+    )
+
+
+def _warn(message: str) -> None:
+    """Warns at the line outside edgebig that asked for it."""
+    _LOG.info(message)
+    frame, level = sys._getframe(), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "edgebig":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, RuntimeWarning, stacklevel=level)
 
 
 def checked_graph(bundle: Bundle, graph: str) -> Path:
@@ -130,19 +174,49 @@ def checked_graph(bundle: Bundle, graph: str) -> Path:
     return bundle.file(graph)
 
 
+@contextmanager
+def checked_meanwhile(bundle: Bundle, graph: str) -> Iterator[Path]:
+    """The path of an ONNX graph to load; it may run once the context has ended, for then it was checked.
+
+    Hashing takes as long as ONNX Runtime takes to load large weights, so it happens beside it. A graph is data to
+    ONNX Runtime, other than an engine of TensorRT, which is code and is checked first. Small files are, too.
+
+    Raises:
+        BundleError: as :func:`checked_graph`; it goes before an error of the context itself.
+    """
+    if sum(file.bytes for name, file in bundle.manifest.files.items() if name.startswith(graph)) < _LARGE:
+        yield checked_graph(bundle, graph)
+        return
+    found: list[BaseException] = []
+
+    def check() -> None:
+        try:
+            checked_graph(bundle, graph)
+        except BaseException as error:  # it is raised below
+            found.append(error)
+
+    thread = Thread(target=check, name="edgebig-hash")
+    thread.start()
+    try:
+        yield bundle.path / graph
+    finally:
+        thread.join()
+        if found:
+            raise found[0] from None
+
+
 def _open(bundle: Bundle, candidate: Candidate, threads: int | None) -> Backend:
     if candidate.backend in _GPU_KINDS:
         from edgebig.runtime.tensorrt import TensorRtBackend
 
         return TensorRtBackend(bundle.file(candidate.file), flavour=candidate.backend)
-    graph = checked_graph(bundle, candidate.file)
     if candidate.backend in _PROVIDERS:
         from edgebig.runtime.onnxruntime_gpu import OnnxRuntimeGpu
 
         found = next(p for p in bundle.manifest.parts.values() if p.graph == candidate.file)
         data = [file.sha256 for name, file in bundle.manifest.files.items() if name.startswith(candidate.file)]
         return OnnxRuntimeGpu(
-            graph,
+            checked_graph(bundle, candidate.file),
             _PROVIDERS[candidate.backend],
             optimize=candidate.optimize,
             formats=tuple(found.precision),
@@ -150,7 +224,8 @@ def _open(bundle: Bundle, candidate: Candidate, threads: int | None) -> Backend:
             hashes=data,
             cuda_graph=all(spec.is_static for spec in (*found.inputs, *found.outputs)),
         )
-    return OnnxRuntimeCpu(graph, optimize=candidate.optimize, threads=threads)
+    with checked_meanwhile(bundle, candidate.file) as graph:
+        return OnnxRuntimeCpu(graph, optimize=candidate.optimize, threads=threads)
 
 
 def _onnxruntime() -> tuple[str | None, str]:
@@ -224,12 +299,12 @@ def _release(version: str) -> tuple[int, ...]:
 
 
 def _nothing_opens(
-    bundle: Bundle, candidates: Sequence[Candidate], prefer: str | None, why: Sequence[str]
+    bundle: Bundle, candidates: Sequence[Candidate], require: str | None, why: Sequence[str]
 ) -> MissingExtra | BackendError:
-    wanted = [c for c in candidates if prefer in (None, c.backend)]
+    wanted = [c for c in candidates if require in (None, c.backend)]
     if not wanted:
         backends = ", ".join(dict.fromkeys(c.backend for c in candidates))
-        return BackendError(f"{bundle.path} holds nothing for the backend {prefer!r}: it has {backends}")
+        return BackendError(f"{bundle.path} holds nothing for the backend {require!r}: it has {backends}")
     if any(c.backend == OnnxRuntimeCpu.name for c in wanted):
         try:
             import_onnxruntime()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,8 @@ def golden(bundle: Bundle, part: str | None = None) -> list[tuple[Arrays, Arrays
     Raises:
         BundleError: no such part, or the file is damaged.
     """
+    import zipfile
+
     name = bundle.part(part).golden
     if name is None:
         return []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 
 from edgebig.errors import BackendError, MissingExtra
+from edgebig.runtime.backend import Array
 from edgebig.spec import TensorSpec
 
 _LOG_FATAL = 4
 _SLOW_FUSIONS = ["SkipLayerNormFusion"]
 """As in :mod:`edgebig.build.onnxruntime`: it must not come back when the graph is loaded."""
 
+CLOSED = "the session is closed: load the bundle again"
+_LINE = 64
 _DTYPES = {"float": "float32", "double": "float64", "float8e4m3fn": "float8_e4m3fn"}
 
 
@@ -59,9 +62,11 @@ class OnnxRuntimeCpu:
             raise BackendError(f"ONNX Runtime {ort.__version__} does not open {graph.name}: {_brief(error)}") from error
         self.inputs = tuple(_spec(node) for node in session.get_inputs())
         self.outputs = tuple(_spec(node) for node in session.get_outputs())
-        self._run: Callable[..., list[np.ndarray[Any, Any]]] | None = session.run
+        self._session: Any = session
+        self._options = ort.RunOptions
+        self._run: Callable[..., list[Array]] | None = _direct(session, "run")
 
-    def run(self, outputs: Sequence[str], feeds: dict[str, np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
+    def run(self, outputs: Sequence[str], feeds: dict[str, Array]) -> list[Array]:
         """The named outputs, in that order.
 
         Raises:
@@ -69,15 +74,126 @@ class OnnxRuntimeCpu:
         """
         run = self._run
         if run is None:
-            raise BackendError("the session is closed: load the bundle again")
+            raise BackendError(CLOSED)
         try:
-            return run(outputs, feeds)
+            return run(outputs, feeds, None)
         except Exception as error:
-            raise BackendError(f"ONNX Runtime failed while running {self._graph}: {_brief(error)}") from error
+            raise self._failed(error) from error
+
+    def token(self) -> Any:
+        """ONNX Runtime's ``RunOptions``: a run looks at its ``terminate`` between two nodes."""
+        return self._options()
+
+    def run_until(self, token: Any, outputs: Sequence[str], feeds: dict[str, Array]) -> list[Array]:
+        """As :meth:`run`, but fails soon after ``token.terminate`` was set.
+
+        Raises:
+            BackendError: ONNX Runtime failed, was told to stop, or was closed.
+        """
+        run = self._run
+        if run is None:
+            raise BackendError(CLOSED)
+        try:
+            return run(outputs, feeds, token)
+        except Exception as error:
+            raise self._failed(error) from error
+
+    def buffer(self, shape: tuple[int, ...], dtype: str) -> Array:
+        """Zeros, at an address that is a multiple of a cache line."""
+        return aligned_zeros(shape, dtype)
+
+    def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array | None]) -> BoundToOnnxRuntime:
+        """Ties arrays to ONNX Runtime's I/O binding: it reads and writes them in place.
+
+        Raises:
+            BackendError: ONNX Runtime refuses them, or it was closed.
+        """
+        session = self._session
+        if session is None:
+            raise BackendError(CLOSED)
+        try:
+            return BoundToOnnxRuntime(session, inputs, outputs, self._failed)
+        except Exception as error:
+            raise self._failed(error) from error
 
     def close(self) -> None:
         """Drops ONNX Runtime's session; it lives on until runs in other threads have ended."""
-        self._run = None
+        self._run = self._session = None
+
+    def _failed(self, error: Exception) -> BackendError:
+        return BackendError(f"ONNX Runtime failed while running {self._graph}: {_brief(error)}")
+
+
+class BoundToOnnxRuntime:
+    """Arrays that ONNX Runtime computes from and into; a :class:`~edgebig.runtime.backend.Bound`."""
+
+    def __init__(
+        self,
+        session: Any,
+        inputs: Mapping[str, Array],
+        outputs: Mapping[str, Array | None],
+        failed: Callable[[Exception], BackendError],
+    ) -> None:
+        value = import_onnxruntime().OrtValue.ortvalue_from_numpy  # shares the array's memory on the CPU
+        self._failed = failed
+        self._binding: Any = session.io_binding()
+        for name, array in inputs.items():
+            self._binding.bind_ortvalue_input(name, value(array))
+        for name, buffer in outputs.items():
+            if buffer is None:
+                self._binding.bind_output(name, "cpu")
+            else:
+                self._binding.bind_ortvalue_output(name, value(buffer))
+        self._free = [(place, name) for place, (name, array) in enumerate(outputs.items()) if array is None]
+        self._run = _direct(session, "run_with_iobinding")
+        # The public method takes its own IOBinding, the one in C++ what that one wraps.
+        is_direct = self._run != session.run_with_iobinding
+        self._given = self._binding._iobinding if is_direct else self._binding
+        self._kept = (inputs, outputs)
+
+    def run(self) -> Sequence[Array]:
+        """Computes; returns the outputs that have no buffer.
+
+        Raises:
+            BackendError: ONNX Runtime failed.
+        """
+        try:
+            self._run(self._given, None)
+        except Exception as error:
+            raise self._failed(error) from error
+        return self._made() if self._free else ()
+
+    def close(self) -> None:
+        """Lets go of the arrays."""
+        self._binding.clear_binding_inputs()
+        self._binding.clear_binding_outputs()
+        self._kept = ({}, {})
+
+    def _made(self) -> list[Array]:
+        values = self._binding.get_outputs()
+        arrays = [values[place].numpy() for place, _ in self._free]
+        for _, name in self._free:  # else the next run would write into this one's memory, at this one's shape
+            self._binding.bind_output(name, "cpu")
+        return arrays
+
+
+def aligned_zeros(shape: tuple[int, ...], dtype: str) -> Array:
+    """An array of zeros whose first element lies at a multiple of a cache line (64 bytes)."""
+    kind = np.dtype(dtype)
+    size = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
+    raw = np.zeros(size + _LINE, np.uint8)
+    start = -raw.ctypes.data % _LINE
+    return raw[start : start + size].view(kind).reshape(shape)
+
+
+def _direct(session: Any, method: str) -> Callable[..., Any]:
+    """The method of the session that ONNX Runtime wraps in Python, which skips a microsecond of checks that are ours.
+
+    Its arguments are the public one's, all of them. Where a version of ONNX Runtime has no such thing, the public one.
+    """
+    public: Callable[..., Any] = getattr(session, method)
+    wrapped = getattr(getattr(session, "_sess", None), method, None)
+    return wrapped if callable(wrapped) else public
 
 
 def import_onnxruntime() -> ModuleType:

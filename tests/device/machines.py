@@ -49,12 +49,12 @@ def l4_bundle(out: Path, **part: Any) -> Bundle:
 def on_the_cpu(bundle: Bundle, part: str, engine: Engine) -> Session:
     """The portable graph in ONNX Runtime, once the engine's own hash was checked."""
     assert bundle.file(engine.path).stat().st_size > 1000
-    return load(bundle, part=part, prefer="onnxruntime-cpu")
+    return load(bundle, part=part, require="onnxruntime-cpu")
 
 
 def wrong(bundle: Bundle, part: str, engine: Engine) -> Session:
     """Another model's answers."""
-    session = load(bundle, part=part, prefer="onnxruntime-cpu")
+    session = load(bundle, part=part, require="onnxruntime-cpu")
     right = session.run
     session.run = lambda inputs, outputs=None: {n: a + 1 for n, a in right(inputs, outputs).items()}  # type: ignore[method-assign]
     return session

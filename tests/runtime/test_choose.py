@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import runnets
 import tiny
 from fake_cuda import FakeCuda
 from fake_tensorrt import FakeTensorRt
@@ -18,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from ort_on_cpu import OrtOnCpu
 
 from edgebig.bundle import Bundle
-from edgebig.errors import BackendError, BundleError, MissingExtra
+from edgebig.errors import BackendError, BundleError, MissingExtra, UsageError
 from edgebig.runtime import available_backends, load
 
 PORTABLE = "onnxruntime-cpu with graphs/model.onnx: "
@@ -66,6 +67,24 @@ def test_an_engine_that_does_not_open_gives_way_but_a_damaged_one_does_not(tmp_p
     (good.path / "engines/model.0.engine").write_bytes(b"\0")
     with pytest.raises(BundleError, match=r"engines/model\.0\.engine is not the file of the manifest"):
         load(good.path)
+
+
+def test_large_graphs_are_checked_while_they_load(tmp_path: Path) -> None:
+    model = runnets.slow(nodes=1, size=600)
+    bundle = tiny.write_bundle(tmp_path / "b", {"model": model})
+    x = np.random.default_rng(0).normal(size=(600, 600)).astype(np.float32)
+    with load(bundle.path, threads=1) as session:
+        np.testing.assert_array_equal(session.run({"x": x})["y"], x)
+    graph = bundle.path / "graphs/model.onnx"
+    whole = graph.read_bytes()
+    assert len(whole) > 1 << 20
+    for content in (whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:], whole[:2000], b"no graph" * 200_000):
+        graph.write_bytes(content)
+        with pytest.raises(BundleError, match=r"graphs/model\.onnx is not the file of the manifest"):
+            load(bundle.path)
+    graph.unlink()
+    with pytest.raises(BundleError, match=r"graphs/model\.onnx: No such file"):
+        load(bundle.path)
 
 
 @pytest.fixture
@@ -167,25 +186,54 @@ def test_a_bundle_for_an_nvidia_device_warns_once_when_the_cpu_runs_it(tmp_path:
     reason = 'this needs edgebig[gpu] (cuda-python is not installed): pip install "edgebig[gpu]"'
     assert [str(w.message) for w in caught] == [
         f"{tmp_path / 'b'} was compiled for l4 and runs on the CPU here: {reason}; "
+        f"where the device is, 'edgebig finish {tmp_path / 'b'}' mends it (--dry-run says what is missing); "
         "for speed on this CPU compile the model with '--target cpu'"
     ]
     assert caught[0].filename == __file__
     assert session.why[0] == f"tensorrt-rtx with engines/model.0.engine: not taken: {reason}"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        load(tmp_path / "b", prefer="onnxruntime-cpu").close()
+        load(tmp_path / "b", require="onnxruntime-cpu").close()
 
 
 @pytest.mark.usefixtures("without_cuda")
-def test_a_preferred_backend_is_taken_or_nothing_is(tmp_path: Path) -> None:
+def test_a_preferred_backend_goes_first_and_another_serves_with_a_warning(tmp_path: Path) -> None:
+    engines = [("tensorrt-rtx", "1.7.1", "8.9"), ("onnxruntime", onnxruntime.__version__, tiny.this_machine())]
+    tiny.write_bundle(tmp_path / "b", {"model": tiny.add_one()}, target=tiny.L4_TARGET, engines=engines)
+    with pytest.warns(RuntimeWarning) as caught:
+        session = load(tmp_path / "b", prefer="tensorrt-rtx")
+    assert session.backend == "onnxruntime-cpu" and session.run(X)["y"].tolist() == [[1, 1, 1]]
+    assert [str(w.message) for w in caught] == [
+        f"{tmp_path / 'b'} runs on onnxruntime-cpu, not on tensorrt-rtx as preferred: this needs edgebig[gpu] "
+        '(cuda-python is not installed): pip install "edgebig[gpu]"; '
+        f"'edgebig finish {tmp_path / 'b'}' on the device builds its engine"
+    ]
+    assert caught[0].filename == __file__
+    with pytest.warns(
+        RuntimeWarning, match="not on cuda as preferred: the bundle holds nothing for it; 'edgebig doctor'"
+    ):
+        load(tmp_path / "b", prefer="cuda").close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        session = load(tmp_path / "b", prefer="onnxruntime-cpu")
+    assert session.why[0].startswith("onnxruntime-cpu with engines/model.1.engine: taken: ")
+    assert session.why[1] == PORTABLE + "not taken: one before it serves"
+    missing = 'this needs edgebig[gpu] (cuda-python is not installed): pip install "edgebig[gpu]"'
+    assert f"tensorrt-rtx with engines/model.0.engine: not taken: {missing}" in session.why[2:]
+    with pytest.raises(UsageError, match="prefer='a' and require='b' contradict each other: give one of them"):
+        load(tmp_path / "b", prefer="a", require="b")
+
+
+@pytest.mark.usefixtures("without_cuda")
+def test_a_required_backend_is_taken_or_nothing_is(tmp_path: Path) -> None:
     engines = [("tensorrt-rtx", "1.7.1", "8.9")]
     tiny.write_bundle(tmp_path / "b", {"model": tiny.add_one()}, target=tiny.L4_TARGET, engines=engines)
     with pytest.raises(BackendError, match="nothing on this machine runs it: tensorrt-rtx with .*cuda-python"):
-        load(tmp_path / "b", prefer="tensorrt-rtx")
+        load(tmp_path / "b", require="tensorrt-rtx")
     with pytest.raises(
         BackendError, match="nothing for the backend 'cuda': it has tensorrt-rtx, onnxruntime-tensorrt, "
     ):
-        load(tmp_path / "b", prefer="cuda")
+        load(tmp_path / "b", require="cuda")
 
 
 def test_without_onnxruntime_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,7 +270,7 @@ def test_only_quantized_graphs_for_other_devices_are_held_at_basic(
 def test_an_fp8_graph_gives_on_the_cpu_what_its_arithmetic_says(tmp_path: Path) -> None:
     model, x, expected = _fp8_matmul()
     bundle = tiny.write_bundle(tmp_path / "b", {"model": model}, target=tiny.L4_TARGET, quantized=True)
-    with load(bundle.path, prefer="onnxruntime-cpu") as session:
+    with load(bundle.path, require="onnxruntime-cpu") as session:
         np.testing.assert_allclose(session.run({"x": x})["y"], expected, rtol=1e-5)
 
 

@@ -1,0 +1,192 @@
+"""Binding: buffers made once, so that a call neither allocates nor copies what the engine need not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter_ns
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgebig.errors import BackendError, InputError, UsageError
+from edgebig.runtime.backend import Array, Backend, Binds, Bound
+from edgebig.runtime.shapes import Shape, output_shape
+from edgebig.spec import TensorSpec
+
+if TYPE_CHECKING:
+    from edgebig.runtime.core import Core, Loaded
+
+
+class Binding:
+    """Input and output arrays tied to a session's engine. Made by :meth:`Session.bind`; one thread uses it at a time.
+
+        binding = session.bind()
+        binding.inputs["x"][...] = frame
+        binding.run()
+        use(binding.outputs["y"])
+
+    An output whose shape follows from those of the inputs has one array, which every run overwrites: copy what shall
+    last. One whose shape depends on the data (``NonZero``, ``NonMaxSuppression``), or has an axis that no input names,
+    is a new array after each run, allocated by the engine.
+
+    Attributes:
+        inputs: the arrays to write into, by name: ``binding.inputs["x"][...] = frame``. They begin as zeros.
+        outputs: the arrays of the latest run, by name.
+    """
+
+    def __init__(self, core: Core, shapes: Mapping[str, Shape], outputs: Sequence[str]) -> None:
+        """Makes the arrays; :meth:`Session.bind` has worked out the shapes and checked the names.
+
+        Raises:
+            BackendError: the engine takes no such shapes.
+            InputError: NumPy lacks a type.
+        """
+        self._core = core
+        self._busy = self._closed = False
+        self._step: Callable[[], Sequence[Array]]
+        self._bound: Bound
+        loaded = core.usable()
+        backend = loaded.backend
+        make = backend.buffer if isinstance(backend, Binds) else _zeros
+        self._inputs = {spec.name: make(shapes[spec.name], _dtype(spec)) for spec in loaded.inputs}
+        specs = {spec.name: spec for spec in loaded.outputs}
+        self._outputs: dict[str, Array | None] = {}
+        for name in outputs:
+            shape = output_shape(specs[name], loaded.inputs, shapes) if specs[name].is_numpy else None
+            self._outputs[name] = None if shape is None else make(shape, specs[name].dtype)
+        # Before the first run an output without a buffer is an empty array.
+        self._found = {n: np.zeros(0, np.float32) if array is None else array for n, array in self._outputs.items()}
+        self.inputs: Mapping[str, Array] = MappingProxyType(self._inputs)
+        self.outputs: Mapping[str, Array] = MappingProxyType(self._found)
+        self._tie(loaded)
+
+    def run(self) -> Mapping[str, Array]:
+        """Computes from what :attr:`inputs` hold now.
+
+        Returns:
+            :attr:`outputs`.
+
+        Raises:
+            BackendError: the engine failed, or the session is closed.
+            UsageError: another thread is using this binding.
+        """
+        core = self._core
+        # A flag, as a lock costs as much as all else here. From CPython 3.11 on no thread can come between the two
+        # lines; in 3.10 one might, and a mistake in the caller then goes unseen once.
+        if self._busy:
+            core.usable()  # the thread may have been left behind by a fork
+            raise UsageError("this binding runs in another thread: make one for each thread with session.bind()")
+        self._busy = True
+        try:
+            if core.direct is self._loaded:
+                start = perf_counter_ns()
+                try:
+                    made = self._step()
+                except BackendError as error:
+                    made = core.call(self._again_after(error))
+                else:
+                    recorder = core.recorder
+                    recorder.next()
+                    recorder.add(perf_counter_ns() - start)
+            else:
+                made = core.call(self._aside)
+            if made:
+                self._found.update(zip(self._free, made, strict=True))
+        finally:
+            self._busy = False
+        return self.outputs
+
+    def close(self) -> None:
+        """Lets go of the engine; the arrays stay as they are. It runs no more."""
+        self._closed = True
+        self._step = self._refuse
+        self._bound.close()
+
+    def _refuse(self) -> Sequence[Array]:
+        raise BackendError("the binding is closed: make another one with session.bind()")
+
+    def _aside(self, loaded: Loaded) -> Sequence[Array]:
+        """A run that is not plain: the session was reloaded, is traced, or shares its device."""
+        if loaded is not self._loaded:
+            self._bound.close()
+            self._tie(loaded)
+        try:
+            return self._step()
+        except BackendError as error:
+            return self._again_after(error)(loaded)
+
+    def _tie(self, loaded: Loaded) -> None:
+        if self._closed:
+            self._refuse()
+        backend = loaded.backend
+        if isinstance(backend, Binds):
+            self._bound = backend.bind(self._inputs, self._outputs)
+        else:
+            self._bound = CopiedBuffers(backend, self._inputs, self._outputs)
+        self._free = [name for name, array in self._outputs.items() if array is None]
+        self._step = self._bound.run
+        self._loaded = loaded
+
+    def _again_after(self, error: BackendError) -> Callable[[Loaded], Sequence[Array]]:
+        """A second try: on the engine that was loaded meanwhile; or without the buffers that may be of a wrong shape.
+
+        Those are the ones whose shapes only the graph's names of axes promise, which nothing checks.
+        """
+
+        def again(loaded: Loaded) -> Sequence[Array]:
+            if loaded is not self._loaded:
+                return self._aside(loaded)
+            static = {spec.name for spec in loaded.outputs if spec.is_static}
+            promised = {n: a for n, a in self._outputs.items() if a is not None and n not in static}
+            if not promised:
+                raise error
+            self._outputs.update(dict.fromkeys(promised))
+            self._bound.close()
+            self._tie(loaded)
+            try:
+                return self._step()
+            except BackendError:  # it was something else
+                self._outputs.update(promised)
+                self._tie(loaded)
+                raise error from None
+
+        return again
+
+
+class CopiedBuffers:
+    """Buffers for a backend that cannot bind: it runs as ever, and the outputs are copied into theirs."""
+
+    def __init__(self, backend: Backend, inputs: Mapping[str, Array], outputs: Mapping[str, Array | None]) -> None:
+        self._backend = backend
+        self._feeds, self._outputs = dict(inputs), dict(outputs)
+
+    def run(self) -> Sequence[Array]:
+        """Computes; returns the outputs that have no buffer.
+
+        Raises:
+            BackendError: the engine failed, or an output does not fit its buffer.
+        """
+        made = []
+        found = self._backend.run(list(self._outputs), self._feeds)
+        for (name, buffer), array in zip(self._outputs.items(), found, strict=True):
+            if buffer is None:
+                made.append(array)
+            elif buffer.shape != array.shape:
+                raise BackendError(f"the output {name!r} is {array.shape}, its buffer {buffer.shape}: bind it anew")
+            else:
+                np.copyto(buffer, array, casting="no")
+        return made
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _dtype(spec: TensorSpec) -> str:
+    if not spec.is_numpy:
+        raise InputError(f"input {spec.name!r} is {spec.dtype}, which NumPy lacks: compile the model with other inputs")
+    return spec.dtype
+
+
+def _zeros(shape: Shape, dtype: str) -> Array:
+    return np.zeros(shape, dtype)

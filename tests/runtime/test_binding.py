@@ -1,0 +1,207 @@
+"""Buffers that are made once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import runnets
+import tiny
+
+from edgebig.errors import BackendError, InputError, UsageError
+from edgebig.runtime import Session, load
+from edgebig.runtime.core import Loaded
+from edgebig.spec import TensorSpec
+
+
+def opened(folder: Path, model: onnx.ModelProto) -> Session:
+    tiny.write_bundle(folder / "b", {"model": model})
+    return load(folder / "b", threads=1)
+
+
+def test_what_is_written_into_the_inputs_is_computed_into_the_outputs(tmp_path: Path) -> None:
+    with opened(tmp_path, tiny.two_inputs()) as session:
+        binding = session.bind({"batch": 2})
+        assert {name: (a.shape, str(a.dtype)) for name, a in binding.inputs.items()} == {
+            "left": ((2, 2), "float32"),
+            "right": ((2, 2), "float32"),
+        }
+        before = binding.outputs["sum"]
+        for number in range(3):
+            binding.inputs["left"][...] = number
+            binding.inputs["right"][...] = [[1, 2], [3, 4]]
+            found = binding.run()
+            assert found is binding.outputs and list(found) == ["sum", "product"]
+            assert found["sum"].tolist() == [[number + 1, number + 2], [number + 3, number + 4]]
+            assert found["product"].tolist() == [[number, 2 * number], [3 * number, 4 * number]]
+        assert binding.outputs["sum"] is before
+        assert session.stats().calls == 3
+
+
+def test_inputs_cannot_be_replaced_by_mistake(tmp_path: Path) -> None:
+    with opened(tmp_path, runnets.static()) as session:
+        binding = session.bind()
+        with pytest.raises(TypeError, match="does not support item assignment"):
+            binding.inputs["x"] = np.zeros((2, 3), np.float32)  # type: ignore[index]
+
+
+def test_chosen_outputs_come_in_the_order_asked(tmp_path: Path) -> None:
+    with opened(tmp_path, tiny.two_inputs()) as session:
+        binding = session.bind({"batch": 1}, outputs=["product", "sum"])
+        binding.inputs["left"][...] = 3
+        binding.inputs["right"][...] = 4
+        assert {name: a.tolist() for name, a in binding.run().items()} == {"product": [[12, 12]], "sum": [[7, 7]]}
+        assert list(session.bind({"batch": 1}, outputs=["product"]).run()) == ["product"]
+        with pytest.raises(InputError, match="^no output 'quotient': the model gives sum, product$"):
+            session.bind({"batch": 1}, outputs=["quotient"])
+
+
+def test_outputs_that_depend_on_the_data_are_new_arrays(tmp_path: Path) -> None:
+    with opened(tmp_path, runnets.nonzero()) as session:
+        binding = session.bind()
+        kept = []
+        for values in ([1, 0, 0, 0], [1, 1, 1, 0], [0, 0, 0, 0], [0, 1, 0, 1]):
+            binding.inputs["x"][...] = values
+            found = binding.run()
+            assert found["where"].tolist() == [[i for i, value in enumerate(values) if value]]
+            assert found["negative"].tolist() == [-value for value in values]
+            kept.append(found["where"])
+        assert [array.tolist() for array in kept] == [[[0]], [[0, 1, 2]], [[]], [[1, 3]]]
+
+
+def test_a_graph_that_is_wrong_about_its_axes_works_all_the_same(tmp_path: Path) -> None:
+    with opened(tmp_path, runnets.misnamed()) as session:
+        binding = session.bind({"length": 2})
+        assert binding.outputs["y"].shape == (2,)
+        for number in range(3):
+            binding.inputs["x"][...] = [number, 5]
+            assert binding.run()["y"].tolist() == [number, 5, number, 5]
+        assert session.stats().errors == 0
+
+
+def test_sizes_that_are_nowhere_are_asked_for(tmp_path: Path) -> None:
+    with opened(tmp_path, tiny.add_one()) as session, pytest.raises(UsageError) as caught:
+        session.bind()
+    assert str(caught.value) == (
+        "axis 0 of the input x: float32 batchx3 has no fixed size, and the bundle names none that is usual: "
+        "give it, as shapes={'x': (…, …)}, or {'batch': …}"
+    )
+
+
+def test_a_failure_leaves_the_binding_as_it_was(tmp_path: Path) -> None:
+    model = tiny.add_one()
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.type.tensor_type.shape.dim[1].dim_param = "wide"  # the Add takes 3, or 1
+    with opened(tmp_path, model) as session:
+        binding = session.bind({"x": (1, 5)})
+        for _ in range(2):
+            with pytest.raises(BackendError, match="^ONNX Runtime failed while running model.onnx: "):
+                binding.run()
+        assert session.stats().errors == 2
+        good = session.bind({"x": (1, 3)})
+        assert good.run()["y"].tolist() == [[1, 1, 1]]
+
+
+def test_a_closed_session_has_no_bindings(tmp_path: Path) -> None:
+    session = opened(tmp_path, runnets.static())
+    binding = session.bind()
+    session.close()
+    with pytest.raises(BackendError, match="^the session is closed: load the bundle again$"):
+        binding.run()
+    with pytest.raises(BackendError, match="^the session is closed: load the bundle again$"):
+        session.bind()
+
+
+def test_a_closed_binding_says_so_and_its_session_goes_on(tmp_path: Path) -> None:
+    with opened(tmp_path, tiny.add_one()) as session:
+        binding = session.bind({"batch": 1})
+        y = binding.run()["y"]
+        binding.close()
+        binding.close()
+        for _ in range(2):
+            with pytest.raises(BackendError, match=r"^the binding is closed: make another one with session.bind\(\)$"):
+                binding.run()
+        assert y.tolist() == [[1, 1, 1]]
+        assert session.bind({"batch": 1}).run()["y"].tolist() == [[1, 1, 1]]
+
+
+def test_two_threads_in_one_binding_are_refused(tmp_path: Path) -> None:
+    with opened(tmp_path, runnets.slow()) as session:
+        binding = session.bind()
+        binding.inputs["x"][...] = 3
+        errors: list[Exception] = []
+        ready = threading.Barrier(2)
+
+        def work() -> None:
+            ready.wait()
+            for _ in range(3):
+                try:
+                    binding.run()
+                except UsageError as error:
+                    errors.append(error)
+
+        threads = [threading.Thread(target=work) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert errors and "make one for each thread" in str(errors[0])
+        assert binding.run()["y"].tolist() == np.full((256, 256), 3).tolist()
+
+
+def test_each_thread_has_a_binding_of_its_own(tmp_path: Path) -> None:
+    with opened(tmp_path, tiny.add_one()) as session:
+        wrong: list[int] = []
+
+        def work(number: int) -> None:
+            binding = session.bind({"batch": 1})
+            for turn in range(200):
+                binding.inputs["x"][...] = number * 1000 + turn
+                if binding.run()["y"].tolist() != [[number * 1000 + turn + 1] * 3]:
+                    wrong.append(number)
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert wrong == [] and session.stats().calls == 800
+
+
+class Plain:
+    """A backend that cannot bind: ``y = x + 1``, and ``found`` of one size more with each run."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+
+    def run(self, outputs: Sequence[str], feeds: dict[str, Any]) -> list[Any]:
+        self.runs += 1
+        answers = {"y": feeds["x"] + 1, "found": np.arange(self.runs)}
+        return [answers[name] for name in outputs]
+
+    def close(self) -> None:
+        self.runs = -1
+
+
+def test_a_backend_that_cannot_bind_copies() -> None:
+    specs = TensorSpec("x", "float32", (2,)), TensorSpec("y", "float32", (2,)), TensorSpec("found", "int64", (None,))
+    with Session(Loaded(Plain(), "plain", specs[:1], specs[1:])) as session:
+        binding = session.bind()
+        y = binding.outputs["y"]
+        for number in (1, 2):
+            binding.inputs["x"][...] = number
+            found = binding.run()
+            assert found["y"] is y and y.tolist() == [number + 1] * 2
+            assert found["found"].tolist() == list(range(number))
+
+
+def test_buffers_begin_at_a_cache_line(tmp_path: Path) -> None:
+    with opened(tmp_path, runnets.static()) as session:
+        binding = session.bind()
+        for array in (*binding.inputs.values(), *binding.outputs.values()):
+            assert array.ctypes.data % 64 == 0 and array.flags.c_contiguous and not array.any()

@@ -1,0 +1,142 @@
+"""Items in order, overlapped, with back-pressure, and what happens when one fails."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+
+from edgebig.errors import InputError, StreamError, UsageError
+from edgebig.runtime import Session, load
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Iterator[Session]:
+    tiny.write_bundle(tmp_path / "b", {"model": tiny.add_one()})
+    with load(tmp_path / "b", threads=1) as opened:
+        yield opened
+
+
+def feed(value: float) -> dict[str, Any]:
+    return {"x": np.full((1, 3), value, np.float32)}
+
+
+def no_threads() -> None:
+    end = time.monotonic() + 10
+    while time.monotonic() < end and any(t.name == "edgebig-stream" for t in threading.enumerate()):
+        time.sleep(0.005)
+    assert not [t for t in threading.enumerate() if t.name == "edgebig-stream"]
+
+
+def test_items_come_in_order_with_what_after_makes_of_them(session: Session) -> None:
+    found = list(session.stream(range(50), before=feed, after=lambda item, outputs: (item, float(outputs["y"][0, 0]))))
+    assert found == [(n, n + 1) for n in range(50)]
+    assert [outputs["y"][0, 0] for outputs in session.stream([feed(1), feed(2)], depth=1)] == [2, 3]
+    assert list(session.stream([])) == []
+    assert session.stats().calls == 52
+    no_threads()
+
+
+def test_the_steps_overlap(session: Session) -> None:
+    wait = 0.05
+
+    def slow_feed(value: float) -> dict[str, Any]:
+        time.sleep(wait)
+        return feed(value)
+
+    def slow_after(item: float, outputs: dict[str, Any]) -> float:
+        time.sleep(wait)
+        return item
+
+    start = time.monotonic()
+    assert list(session.stream(range(20), before=slow_feed, after=slow_after)) == list(range(20))
+    assert time.monotonic() - start < 20 * 2 * wait * 0.85
+
+
+def test_no_step_runs_far_ahead(session: Session) -> None:
+    read: list[int] = []
+
+    def source() -> Iterator[int]:
+        for number in range(100):
+            read.append(number)
+            yield number
+
+    stream = session.stream(source(), depth=2, before=feed)
+    next(stream)
+    time.sleep(0.2)
+    assert len(read) <= 1 + 3 * 2 + 3  # given out, three queues, and one in each step's hands
+    stream.close()
+    no_threads()
+
+
+@pytest.mark.parametrize(
+    ("broken", "step", "cause"),
+    [
+        ("read", "read", OSError),
+        ("before", "before", ZeroDivisionError),
+        ("run", "run", InputError),
+        ("after", "after", KeyError),
+    ],
+)
+def test_an_item_that_fails_ends_the_stream_and_is_named(
+    session: Session, broken: str, step: str, cause: type[Exception]
+) -> None:
+    closed: list[bool] = []
+
+    def source() -> Iterator[int]:
+        try:
+            for number in range(100):
+                if broken == "read" and number == 3:
+                    raise OSError("the camera is gone")
+                yield number
+        finally:
+            closed.append(True)
+
+    def before(number: int) -> dict[str, Any]:
+        if number == 3 and broken == "before":
+            raise ZeroDivisionError("oops")
+        return {"x": np.zeros(2)} if number == 3 and broken == "run" else feed(number)
+
+    def after(number: int, outputs: dict[str, Any]) -> int:
+        if number == 3 and broken == "after":
+            raise KeyError("label")
+        return number
+
+    found: list[int] = []
+    with pytest.raises(StreamError, match=f"^item 3 of the stream: {step}: {cause.__name__}: ") as caught:
+        for value in session.stream(source(), before=before, after=after):
+            found.append(value)
+    assert found == [0, 1, 2]
+    assert isinstance(caught.value.__cause__, cause)
+    assert (caught.value.item, caught.value.step, caught.value.exit_code) == (3, step, 19)
+    no_threads()
+    assert closed == [True]
+
+
+def test_leaving_early_ends_the_threads(session: Session) -> None:
+    for value in session.stream(range(1000), before=feed, after=lambda item, outputs: item):
+        if value == 5:
+            break
+    no_threads()
+
+
+def test_a_closed_session_ends_its_streams(session: Session) -> None:
+    stream = session.stream(range(1000), before=feed)
+    next(stream)
+    session.close()
+    with pytest.raises(StreamError, match="run: BackendError: the session is closed"):
+        list(stream)
+    no_threads()
+
+
+def test_bad_arguments_are_said_at_the_call(session: Session) -> None:
+    with pytest.raises(UsageError, match="depth must be 1 or more, found 0"):
+        session.stream([], depth=0)
+    with pytest.raises(UsageError, match="a stream needs something to iterate over, found int"):
+        session.stream(3)  # type: ignore[arg-type]
