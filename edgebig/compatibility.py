@@ -12,7 +12,7 @@ The rules, each with the document that states it:
 - Built with ``AMPERE_PLUS`` it also runs on all compute capabilities from 8.0: [H] kAMPERE_PLUS; not on JetPack, where
   the level does not exist: [G] Hardware Compatibility.
 - Another model of GPU with the same compute capability takes it, and TensorRT warns: [G] Compatibility Checks. So
-  that is a note (:func:`engine_notes`), not a refusal.
+  that is a note (:func:`engine_notes`), not a refusal; built with ``SAME_COMPUTE_CAPABILITY`` it is made for them all.
 - An engine of TensorRT does not move between operating systems or processors: [S] Engine Portability. One of
   TensorRT-RTX does: [C].
 - An engine with layers on a DLA needs one: AGX Orin, with JetPack 6 (TensorRT up to 10.7) or 7.2.2 (11.4.1): [N].
@@ -36,6 +36,7 @@ from edgebig.manifest import Engine
 
 _ACROSS_MAJORS = {(8, 10), (10, 11)}
 _AMPERE = (8, 0)
+_LAST_DLA, _NEW_DLA = (10, 7, 1 << 30), (11, 4, 1)
 _NAMES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
 
 Version = tuple[int, ...]
@@ -95,11 +96,17 @@ def engine_fits(engine: Engine, machine: Machine) -> str:
     return _elsewhere(engine, machine, built)
 
 
+def has_dla(version: str) -> bool:
+    """Whether that TensorRT uses DLAs where a device has them: up to 10.7, and from 11.4.1, by [N]."""
+    return not _LAST_DLA < numbers(version)[:3] < _NEW_DLA
+
+
 def engine_notes(engine: Engine, machine: Machine) -> tuple[str, ...]:
     """What a person should know of an engine that fits: it may be slower there than one that is built there."""
     notes = []
-    device = str((engine.built or {}).get("device") or "")
-    if engine.kind == "tensorrt" and device and machine.device and device != machine.device:
+    built = engine.built or {}
+    device, is_for_all = str(built.get("device") or ""), built.get("hardware_level") == "same-capability"
+    if engine.kind == "tensorrt" and device and machine.device and device != machine.device and not is_for_all:
         notes.append(
             f"built on {device}, this is {machine.device}: TensorRT advises against another model of GPU, even with "
             "the same compute capability"

@@ -40,10 +40,11 @@ class File:
         return file
 
 
-BUILT = ("seconds", "device", "driver", "power_mode", "clocks", "software", "platform", "options", "graph", "time")
+BUILT: tuple[str, ...] = ("seconds", "device", "driver", "power_mode", "clocks", "software", "platform")
+BUILT += ("hardware_level", "options", "graph", "time")
 """What ``Engine.built`` may hold: seconds that the build took; name of the GPU or Jetson; version of its driver; power
-mode and state of the clocks (``locked``, ``free``); JetPack or L4T; operating system and processor; key of the build's
-options; SHA-256 of the graph; UTC time."""
+mode and state of the clocks (``locked``, ``free``); JetPack or L4T; operating system and processor; TensorRT's level of
+hardware compatibility; key of the build's options; SHA-256 of the graph; UTC time."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,9 @@ class Engine:
         version_compatible: whether later versions of TensorRT run it too.
         hardware_compatible: whether every GPU from compute capability 8.0 runs it.
         dla: the deep learning accelerator core that it uses, if any.
+        stripped: whether it holds no weights: the part's graph gives them when it is loaded.
+        weight_streaming: for an engine whose weights may stay in the processor's memory, how many bytes of them the
+            GPU keeps, or ``auto``; ``None`` for others.
         built: how and where it was built, as plain data: information that may grow. :data:`BUILT` names what
             edgebig writes.
     """
@@ -71,6 +75,8 @@ class Engine:
     version_compatible: bool = False
     hardware_compatible: bool = False
     dla: int | None = None
+    stripped: bool = False
+    weight_streaming: int | str | None = None
     built: dict[str, Any] | None = None
 
     @classmethod
@@ -81,6 +87,9 @@ class Engine:
         engine = cls(**{**data, "hardware": tuple(data["hardware"]), "profiles": tuple(profiles)})
         _must_be(str, path=engine.path, kind=engine.kind, version=engine.version)
         _must_be(bool, version_compatible=engine.version_compatible, hardware_compatible=engine.hardware_compatible)
+        _must_be(bool, stripped=engine.stripped)
+        if engine.weight_streaming not in (None, "auto"):
+            _must_be(int, weight_streaming=engine.weight_streaming)
         for capability in engine.hardware:
             _must_be(str, hardware=capability)
         for profile in engine.profiles:

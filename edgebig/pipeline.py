@@ -70,6 +70,7 @@ def compile(
     wanted = Shapes(shapes, min_shapes, opt_shapes, max_shapes)
     request = steps.with_plan(Request.resolve(recipe, target, calibration, wanted, overrides))
     check_precision(request.target, request.recipe.precision)
+    steps.check_build(request)
     steps.check_model_exists(model)
 
     with BundleWriter(out, force=force) as writer, tempfile.TemporaryDirectory(prefix="edgebig-") as folder:
@@ -78,6 +79,8 @@ def compile(
             source = steps.load_source(model, request, example_inputs, work, notes)
         with log.stage("graph") as notes:
             parts = [steps.prepare_graph(part, source, request, notes) for part in source.parts]
+            for part in parts:
+                steps.fix_sizes(part, request, notes)
         with log.stage("calibrate") as notes:
             for part in parts:
                 steps.calibrate_part(part, source, request, notes)

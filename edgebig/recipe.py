@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from edgebig.errors import RecipeError, UsageError
 from edgebig.preprocess import Audio, Preprocess
 from edgebig.resources import data_folder
+from edgebig.units import parse_bytes
 
 RequestedPrecision = Literal["fp32", "fp16", "bf16", "int8", "fp8", "int4", "int8-weights", "nvfp4", "mxfp8", "auto"]
 CalibrationMethod = Literal["min-max", "average-min-max", "percentile", "entropy", "mse"]
@@ -70,6 +71,49 @@ class CalibrationRecipe(BaseModel):
     device: Literal["cpu", "cuda"] | None = None
 
 
+class BuildRecipe(BaseModel):
+    """What is asked of the engine builder besides the precision; ``docs/engines.md`` says what each option needs.
+
+    A bundle whose engine is built on the device keeps it for ``edgebig finish``.
+
+    Attributes:
+        workspace: memory that one layer may use for scratch, in bytes or as ``2G``.
+        optimization_level: 0 (fastest build) to 5 (fastest engine).
+        aux_streams: streams beside the main one that an engine may use at most.
+        version_compatible: whether later versions of TensorRT are to load the engine.
+        hardware_compatible: the other GPUs that are to load it: ``ampere+`` or ``same-capability``.
+        dla_core: the deep learning accelerator that runs what it can.
+        gpu_fallback: whether the GPU runs what the DLA cannot.
+        strip_weights: the engine holds no weights: they come from the bundle's graph when it is loaded.
+        refit: weights can be replaced in the built engine.
+        weight_streaming: weights may stay in the processor's memory: ``auto``, or how many bytes of them the GPU keeps.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    workspace: int | None = Field(default=None, ge=1)
+    optimization_level: int | None = Field(default=None, ge=0, le=5)
+    aux_streams: int | None = Field(default=None, ge=0)
+    version_compatible: bool = False
+    hardware_compatible: Literal["none", "ampere+", "same-capability"] = "none"
+    dla_core: int | None = Field(default=None, ge=0)
+    gpu_fallback: bool = True
+    strip_weights: bool = False
+    refit: bool = False
+    weight_streaming: int | Literal["auto"] | None = None
+
+    @field_validator("workspace", "weight_streaming", mode="before")
+    @classmethod
+    def _sizes(cls, value: Any) -> Any:
+        """Sizes are written ``2G`` too."""
+        if not isinstance(value, str) or value == "auto":
+            return value
+        try:
+            return parse_bytes(value)
+        except UsageError as error:
+            raise ValueError(str(error).partition(", found")[0]) from error
+
+
 class EvaluationRecipe(BaseModel):
     """Labelled data that says how good the model is.
 
@@ -121,6 +165,7 @@ class Recipe(BaseModel):
         evaluation: labelled data to measure the loss with.
         capabilities: compute capabilities that one engine is to serve, the target's own among them; that one alone
             by default.
+        build: what is asked of the engine builder.
         plan: a file with the format of each layer, as a bundle's ``evidence/PART.plan.json``; edited by hand or not.
     """
 
@@ -148,6 +193,7 @@ class Recipe(BaseModel):
     search_minutes: float | None = Field(default=None, gt=0)
     evaluation: EvaluationRecipe = EvaluationRecipe()
     capabilities: tuple[Annotated[str, Field(pattern=r"^\d+\.\d$")], ...] = ()
+    build: BuildRecipe = BuildRecipe()
     plan: str | None = None
 
     @field_validator("shapes", mode="before")
@@ -190,12 +236,17 @@ class Recipe(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(p) for p in first["loc"]) or "fields"
-            raise RecipeError(f"{where}: {field}: {first['msg']}, found {first['input']!r}"[:400]) from error
+            why = first["msg"].removeprefix("Value error, ")
+            raise RecipeError(f"{where}: {field}: {why}, found {first['input']!r}"[:400]) from error
 
     def with_calibration(self, fields: dict[str, Any]) -> Recipe:
         """This recipe with some fields of ``calibration`` replaced; those that are ``None`` stay."""
         given = {name: value for name, value in fields.items() if value is not None}
         return self.changed(calibration={**self.calibration.model_dump(), **given}) if given else self
+
+    def with_build(self, fields: dict[str, Any]) -> Recipe:
+        """This recipe with some fields of ``build`` replaced."""
+        return self.changed(build={**self.build.model_dump(), **fields}) if fields else self
 
     def changed(self, **fields: Any) -> Recipe:
         """This recipe with some fields replaced, validated anew."""

@@ -131,6 +131,8 @@ ENGINES = st.builds(
     version_compatible=st.booleans(),
     hardware_compatible=st.booleans(),
     dla=st.none() | st.integers(0, 1),
+    stripped=st.booleans(),
+    weight_streaming=st.none() | st.just("auto") | st.integers(0),
     built=st.none() | st.dictionaries(NAMES, NAMES | st.integers(), max_size=2),
 )
 PARTS = st.builds(

@@ -1,4 +1,7 @@
-"""Engines by content: what was built once of a graph, for the same GPUs, shapes and options, is not built again."""
+"""Engines by content: what was built once of a graph, for the same GPUs, shapes and options, is not built again.
+
+Nor is what the builder refused once tried again.
+"""
 
 from __future__ import annotations
 
@@ -32,11 +35,13 @@ class EngineCache:
     ) -> None:
         folder = cache_folder()
         self._file: CacheFile | None = None
+        self._refused: CacheFile | None = None
         if folder is not None:
             sets = [{name: asdict(profile) for name, profile in shapes.items()} for shapes in profiles]
             asked = [json.dumps(sets, sort_keys=True), json.dumps(list(capabilities)), options.key()]
             content = key_of([flavour.name, flavour.version, *asked, *_digests(graph)])
             self._file = CacheFile(folder / "engines", f"{content}.engine")
+            self._refused = CacheFile(folder / "engines", f"{content}.refused")
 
     def read(self) -> bytes | None:
         """The engine; ``None`` where it was not built before, or its file is damaged."""
@@ -62,6 +67,23 @@ class EngineCache:
                 stream.write(engine)
 
             self._file.write(save)
+
+    def refusal(self) -> str:
+        """Why the builder refused this very request before; empty where it did not."""
+        path = None if self._refused is None else self._refused.read()
+        try:
+            return "" if path is None else path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            return ""
+
+    def write_refusal(self, why: str) -> None:
+        """Keeps why the builder refused, for the next compile. Only for what the request itself brought about."""
+        if self._refused is not None:
+            self._refused.write(lambda stream: _write(stream, why.encode()))
+
+
+def _write(stream: BinaryIO, data: bytes) -> None:
+    stream.write(data)
 
 
 def _digests(graph: Path) -> Iterator[str]:

@@ -15,7 +15,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, Literal
 
-from edgebig.build.options import BuildOptions
+from edgebig.build.options import BuildOptions, HardwareLevel
+from edgebig.compatibility import has_dla
 from edgebig.errors import BuildError, MissingExtra
 
 FlavourName = Literal["tensorrt", "tensorrt-rtx"]
@@ -27,6 +28,10 @@ _MODULES: tuple[tuple[FlavourName, str], ...] = (
 )
 _EXTRAS: dict[str, tuple[str, str]] = {"tensorrt": ("gpu", "TensorRT"), "tensorrt-rtx": ("rtx", "TensorRT-RTX")}
 _TITLES: dict[str, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
+_NEEDS_DRIVER = (
+    "TensorRT-RTX builds an engine that can be refitted where a GPU and its driver are: "
+    "leave refitting and stripped weights out, or compile there"
+)
 
 
 @dataclass(frozen=True)
@@ -70,15 +75,22 @@ class Flavour:
         """TensorRT-RTX times nothing while it builds; its methods for timing caches do nothing."""
         return not self.is_rtx
 
-    @property
-    def has_hardware_compatibility(self) -> bool:
-        """TensorRT-RTX has several capabilities in one engine instead, and passes the level over."""
-        return not self.is_rtx
+    def hardware_level(self, level: HardwareLevel) -> Any | None:
+        """The module's own value for it; ``None`` where it has none. TensorRT 10.3 lacks ``same-capability``.
+
+        TensorRT-RTX has several capabilities in one engine instead, and passes the levels over.
+        """
+        name = {"ampere+": "AMPERE_PLUS", "same-capability": "SAME_COMPUTE_CAPABILITY"}.get(level, "NONE")
+        return None if self.is_rtx else getattr(self.module.HardwareCompatibilityLevel, name, None)
 
     @property
     def has_dla(self) -> bool:
-        """Whether it may have DLA cores; how many there are, the builder says."""
-        return not self.is_rtx
+        """Whether it may have DLA cores; how many there are, the builder says.
+
+        TensorRT 10.7 was the last of 10.x with DLA, and 11.4.1 has it again: NVIDIA, TensorRT 11.4.1, "Working with
+        DLA". The names stayed in the modules between them, so that nothing but the version tells.
+        """
+        return not self.is_rtx and has_dla(self.version)
 
     @property
     def network_flags(self) -> int:
@@ -111,34 +123,52 @@ class Flavour:
         """The parser's flag that shapes layers for DLA; TensorRT 10.3 to 10.13 have none."""
         return getattr(self.module.OnnxParserFlag, "ADJUST_FOR_DLA", None)
 
-    def refusal(self, options: BuildOptions, capabilities: int = 1) -> str:
+    def refusal(self, options: BuildOptions, capabilities: int = 1, *, has_driver: bool = True) -> str:
         """Why this flavour cannot build with these options; empty where it can.
 
         Args:
             options: what is asked.
             capabilities: how many compute capabilities one engine is to serve.
+            has_driver: whether a CUDA driver is here.
         """
-        if options.hardware_compatible and not self.has_hardware_compatibility:
-            return (
-                f"{self} has no hardware compatibility: "
-                "name the compute capabilities that one engine is to serve (--capabilities 8.6,8.9)"
-            )
+        refits = options.refit or options.strip_weights
+        for is_asked, flag, first in (
+            (options.version_compatible, "VERSION_COMPATIBLE", "8.6"),
+            (options.version_compatible, "EXCLUDE_LEAN_RUNTIME", "8.6"),
+            (options.refit, "REFIT", "7.0"),
+            (options.strip_weights, "STRIP_PLAN", "10.0"),
+            (options.weight_streaming, "WEIGHT_STREAMING", "10.0"),
+        ):
+            if is_asked and not hasattr(self.module.BuilderFlag, flag):
+                return f"{self} has no {flag}: TensorRT {first} and later have it"
+        if options.hardware_compatible != "none" and self.hardware_level(options.hardware_compatible) is None:
+            return self._no_level(options.hardware_compatible)
         if options.dla_core is not None and not self.has_dla:
-            return f"{self} has no DLA: compile for a target that has DLA cores (edgebig targets)"
-        if self.is_rtx and capabilities > 1 and (options.refit or options.strip_weights):
+            has = "TensorRT up to 10.7 (JetPack 6) and from 11.4.1 (JetPack 7.2.2, AGX Orin) have it"
+            return f"{self} has no DLA: {has}; compile for a target that has DLA cores (edgebig targets)"
+        if self.is_rtx and capabilities > 1 and refits:
             return (
                 f"{self} refits engines for one compute capability alone, found {capabilities}: "
                 "compile for each by itself, or leave refitting and stripped weights out"
             )
+        if self.is_rtx and refits and not has_driver:
+            return _NEEDS_DRIVER
         return ""
+
+    def _no_level(self, level: HardwareLevel) -> str:
+        if not self.is_rtx:
+            return f"{self} has no hardware compatibility {level}: TensorRT 10.13 and later have it"
+        if level == "same-capability":
+            return f"{self}'s engines load on every GPU of their compute capability as they are: leave it out"
+        return (
+            f"{self} has no hardware compatibility: "
+            "name the compute capabilities that one engine is to serve (--capabilities 8.6,8.9)"
+        )
 
     def hint(self, error: str, options: BuildOptions) -> str:
         """What to do about a builder's error that says little by itself; empty where nothing is known."""
         if self.is_rtx and (options.refit or options.strip_weights) and "CUDA_SUCCESS" in error:
-            return (
-                "an engine that can be refitted is built where a GPU and its driver are: "
-                "leave refitting and stripped weights out, or compile there"
-            )
+            return _NEEDS_DRIVER
         if "no tactics" in error and "workspace" in error:
             return "give more workspace, or leave its limit out"
         if "libnvinfer_lean" in error:

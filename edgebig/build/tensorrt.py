@@ -36,11 +36,15 @@ class Built:
         engine: the serialized engine. It is code: whoever loads it must know where it comes from.
         seconds: that parsing and building took.
         warnings: what the builder warned of, each once.
+        beside_dla: for a DLA, the layers of the network that the builder gives to the GPU, before it fuses them.
+        layers: how many the network has, where it is for a DLA.
     """
 
     engine: bytes
     seconds: float
     warnings: tuple[str, ...] = ()
+    beside_dla: tuple[str, ...] = ()
+    layers: int = 0
 
 
 def rtx_version() -> str:
@@ -103,6 +107,7 @@ def build_engine(
     with quiet():
         work = _Builder(graph, flavour, heard, options)
         work.configure(profiles, capabilities)
+        beside = ((), 0) if options.dla_core is None else work.beside_dla()
         try:
             data = work.build(cache)
         finally:
@@ -114,7 +119,7 @@ def build_engine(
         said = heard.first_error() or "the builder gave no reason"
         hint = flavour.hint(said, options)
         raise BuildError(f"{flavour} cannot build {graph.stem}{where}: {said[:_LONGEST]}{': ' if hint else ''}{hint}")
-    return Built(data, time.perf_counter() - start, heard.warnings())
+    return Built(data, time.perf_counter() - start, heard.warnings(), *beside)
 
 
 def _parser_here() -> Flavour:
@@ -185,8 +190,8 @@ class _Builder:
         if options.version_compatible:
             config.set_flag(flags.VERSION_COMPATIBLE)
             config.set_flag(flags.EXCLUDE_LEAN_RUNTIME)  # it is host code, which no engine of ours may bring
-        if options.hardware_compatible:
-            config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+        if options.hardware_compatible != "none":
+            config.hardware_compatibility_level = self._flavour.hardware_level(options.hardware_compatible)
         if options.refit:
             config.set_flag(flags.REFIT)
         if options.strip_weights:
@@ -206,6 +211,13 @@ class _Builder:
         config.DLA_core = core
         if self._options.gpu_fallback:
             config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
+
+    def beside_dla(self) -> tuple[tuple[str, ...], int]:
+        """Names of the layers that a DLA cannot run, by the builder's own word, and how many layers there are."""
+        network, config = self._network, self._config
+        count = network.num_layers
+        layers = (network.get_layer(index) for index in range(count))
+        return tuple(str(layer.name) for layer in layers if not config.can_run_on_DLA(layer)), count
 
     def build(self, timing_cache: TimingCache | None) -> bytes | None:
         """The serialized engine; ``None`` where the builder refuses, or was told to stop."""

@@ -48,8 +48,10 @@ class TimingKey:
     @classmethod
     def of(cls, flavour: Flavour, device: str, options: BuildOptions) -> TimingKey:
         """The key of builds with these options on this device."""
-        names = ("version_compatible", "hardware_compatible", "strip_weights", "refit", "weight_streaming")
+        names = ("version_compatible", "strip_weights", "refit", "weight_streaming")
         asked = [name for name in names if getattr(options, name)]
+        if options.hardware_compatible != "none":
+            asked.append(f"hardware {options.hardware_compatible}")
         if options.dla_core is not None:
             asked.append("dla")
         return cls(flavour.name, flavour.version, device, ",".join(sorted(asked)))
@@ -76,6 +78,8 @@ class TimingCache:
         self._now = now
         self._saved_at = now()
         self._imported: list[Path] = []
+        self.declined = False
+        """Whether TensorRT declined what the files hold: they are of another CUDA or driver, for example."""
         self._live: Any = None
         self._config: Any = None
 
@@ -100,7 +104,7 @@ class TimingCache:
         A damaged file is left out: it only saves time.
         """
         found = []
-        for path in (self.path, *self._imports()):
+        for path in (self.path, *self.pending()):
             with suppress(OSError, UsageError):
                 found.append(self._read(path))
         return found
@@ -111,12 +115,13 @@ class TimingCache:
         Args:
             config: a TensorRT ``IBuilderConfig``.
         """
-        self._imported = self._imports()
+        self._imported = self.pending()
         payloads = self.payloads()
         live = config.create_timing_cache(payloads[0] if payloads else b"")
         for payload in payloads[1:]:
             live.combine(config.create_timing_cache(payload), False)
         taken = bool(config.set_timing_cache(live, False))
+        self.declined = not taken
         if not taken:
             live = config.create_timing_cache(b"")
             config.set_timing_cache(live, False)
@@ -151,6 +156,8 @@ class TimingCache:
 
     def merge(self, payload: bytes) -> None:
         """Adds what another device's build measured; the next build joins it, since TensorRT alone can."""
+        if payload in self.payloads():
+            return
         digest = hashlib.sha256(payload).hexdigest()[:8]
         place = self.path if not self.path.exists() else self.path.with_suffix(f".{digest}.import")
         write_timing(place, self.key, payload)
@@ -185,7 +192,8 @@ class TimingCache:
             raise UsageError(f"the timing cache {path} serves another build: {difference}: leave it out")
         return payload
 
-    def _imports(self) -> list[Path]:
+    def pending(self) -> list[Path]:
+        """Files that were imported and that no build has joined yet."""
         return sorted(self.path.parent.glob(f"{self.path.stem}.*.import"))
 
 

@@ -13,7 +13,13 @@ import click
 from edgebig.cli.console import guarded_stdout, print_json, size_text, table
 from edgebig.cli.interrupts import interrupts
 from edgebig.cli.progress import shown_progress
-from edgebig.cli.recipe_options import accuracy_options, asked_recipe, calibration_options, golden_options
+from edgebig.cli.recipe_options import (
+    accuracy_options,
+    asked_recipe,
+    build_options,
+    calibration_options,
+    golden_options,
+)
 from edgebig.errors import UsageError
 
 if TYPE_CHECKING:
@@ -93,6 +99,7 @@ def _number(text: str) -> int | float | bool | None:
     help="Makes an input a constant (sr=16000); repeatable.",
 )
 @click.option("--capabilities", metavar="LIST", help="Compute capabilities that one engine is to serve: 8.6,8.9.")
+@build_options
 @click.option("--keep-original", is_flag=True, help="Keeps the float32 graph too, so that 'bench' can compare.")
 @click.option("-f", "--force", is_flag=True, help="Replaces a bundle that is already there.")
 @click.option("--json", "as_json", is_flag=True, help="Prints one JSON object and nothing else on standard output.")

@@ -11,8 +11,10 @@ import click
 
 from edgebig.cli.console import guarded_stdout, print_json
 from edgebig.cli.interrupts import interrupts
+from edgebig.cli.recipe_options import asked_build, build_options
 
 if TYPE_CHECKING:
+    from edgebig.build.options import BuildOptions
     from edgebig.device.finish import Listener
 
 _EVERY = 10.0
@@ -36,23 +38,24 @@ It can be interrupted, or lose its power, at any time: the bundle stays whole, a
 @click.option(
     "--min-sqnr", type=float, metavar="DB", help="Takes an engine whose outputs are this near the original's."
 )
+@build_options
 @click.option(
-    "--workspace", type=click.IntRange(min=1), metavar="MB", help="Memory that one layer may use for scratch."
+    "--timing-cache",
+    metavar="FILE",
+    help="Timings of an equal device: read where the file is there, and written with what was timed here.",
 )
-@click.option("--level", type=click.IntRange(0, 5), help="0 builds fastest, 5 makes the fastest engine.")
-@click.option("--dla", type=click.IntRange(min=0), metavar="CORE", help="Deep learning accelerator to use (AGX Orin).")
 @click.option("--json", "as_json", is_flag=True, help="Prints one JSON object and nothing else on standard output.")
 @click.option("-q", "--quiet", is_flag=True, help="Prints only errors.")
+@click.pass_context
 def command(
+    context: click.Context,
     bundle: str,
     part: str | None,
     dry_run: bool,
     force: bool,
     any_device: bool,
     min_sqnr: float | None,
-    workspace: int | None,
-    level: int | None,
-    dla: int | None,
+    timing_cache: str | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -61,14 +64,12 @@ def command(
     The new engine answers the bundle's golden inputs first; one that differs from the original by more than the compile
     saw is not taken, and the old one is kept. Where the bundle cannot be written the engine goes to a folder of yours.
     """
-    from edgebig.build.options import BuildOptions
-    from edgebig.device.finish import finish
+    from edgebig.bundle import Bundle
+    from edgebig.device.finish import finish, options_of
 
-    options = BuildOptions(
-        workspace_bytes=None if workspace is None else workspace << 20, optimization_level=level, dla_core=dla
-    )
+    options = options_of(Bundle.open(bundle), asked_build(context))
     if dry_run:
-        _dry_run(bundle, part, as_json)
+        _dry_run(bundle, part, options, as_json)
         return
     with guarded_stdout() as stdout:
         listener = _listener(sys.stderr if as_json else stdout, quiet)
@@ -80,6 +81,7 @@ def command(
                 force=force,
                 any_device=any_device,
                 min_sqnr=min_sqnr,
+                timing_cache=timing_cache,
                 listener=listener,
             )
         finally:
@@ -89,7 +91,7 @@ def command(
         print_json({"bundle": bundle, "engines": parts})
 
 
-def _dry_run(path: str, part: str | None, as_json: bool) -> None:
+def _dry_run(path: str, part: str | None, options: BuildOptions, as_json: bool) -> None:
     from edgebig.bundle import Bundle
     from edgebig.device.facts import read_facts
     from edgebig.device.preflight import machine_line, preflight
@@ -100,7 +102,8 @@ def _dry_run(path: str, part: str | None, as_json: bool) -> None:
     with guarded_stdout():
         facts = read_facts()
         names = list(bundle.manifest.parts) if part is None else [part]
-        found = [preflight(with_stored(bundle, name, facts.machine), name, facts.machine) for name in names]
+        stored = {name: with_stored(bundle, name, facts.machine) for name in names}
+        found = [preflight(whole, name, facts.machine, dla=options.dla_core) for name, whole in stored.items()]
     if as_json:
         print_json({"bundle": path, "machine": facts.to_json(), "parts": {f.part: asdict(f) for f in found}})
         return
@@ -112,7 +115,7 @@ def _listener(stream: TextIO, quiet: bool) -> Listener:
     from edgebig.device.finish import Listener
 
     shown = _Shown(stream, quiet)
-    return Listener(shown.say, shown.progress, shown.begin)
+    return Listener(shown.say, shown.progress, shown.begin, shown.left)
 
 
 class _Shown:
@@ -121,7 +124,7 @@ class _Shown:
     def __init__(self, stream: TextIO, quiet: bool) -> None:
         self._stream, self._quiet = stream, quiet
         self._start = self._told = time.monotonic()
-        self._expected: float | None = None
+        self._left: float | None = None
 
     def say(self, line: str) -> None:
         """A thing that was done."""
@@ -131,21 +134,28 @@ class _Shown:
 
     def begin(self, part: str, seconds: float | None) -> None:
         """A build begins."""
+        from edgebig.device.history import span
+
         self._start = self._told = time.monotonic()
-        self._expected = seconds
-        self._write(f"{part}: building" + (f", about {_span(seconds)} (an estimate)" if seconds is not None else ""))
+        self._left = seconds
+        about = "for a time that is unknown" if seconds is None else f"about {span(seconds)} (an estimate)"
+        self._write(f"{part}: building, {about}")
         interrupts.deferred = True
+
+    def left(self, seconds: float | None) -> None:
+        """The seconds that are left, as far as they are known."""
+        self._left = seconds
 
     def progress(self, phase: str, done: int, steps: int) -> None:
         """The builder's steps; a signal that came ends the build here."""
         interrupts.check()
         now = time.monotonic()
         if now - self._told >= _EVERY:
+            from edgebig.device.history import span
+
             self._told = now
-            spent = now - self._start
-            left = None if self._expected is None else max(self._expected - spent, 0)
-            about = "" if left is None else f", about {_span(left)} left" if left else ", longer than estimated"
-            self._write(f"  {_span(spent)}{about}: {phase} {done}/{steps}")
+            about = "time left unknown" if self._left is None else f"about {span(self._left)} left"
+            self._write(f"  {span(now - self._start)}, {about}: {phase} {done}/{steps}")
 
     def _write(self, line: str) -> None:
         if self._quiet:
@@ -155,7 +165,3 @@ class _Shown:
             self._stream.flush()
         except BrokenPipeError:
             self._quiet = True
-
-
-def _span(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

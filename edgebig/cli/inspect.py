@@ -9,7 +9,7 @@ import click
 
 from edgebig.bundle import Bundle
 from edgebig.cli.console import guarded_stdout, print_json
-from edgebig.cli.inspect_plan import plan_facts, plan_json, plan_lines
+from edgebig.cli.inspect_plan import dla_facts, dla_table, plan_facts, plan_json, plan_lines
 from edgebig.errors import SourceError, UsageError
 
 _EPILOG = """\b
@@ -51,11 +51,12 @@ def command(path: str, layers: bool, plan: bool, as_json: bool) -> None:
         if plan and (layers or not (place / "manifest.json").is_file()):
             raise UsageError("--plan shows the plan of a bundle, and nothing else: give a bundle, without --layers")
         facts = plan_facts(Bundle.open(place)) if plan else view.facts(place)
+        on_dla = dla_facts(Bundle.open(place)) if plan else {}
     if plan:
         if as_json:
-            print_json(plan_json(facts))
+            print_json(plan_json(facts) if facts else {"dla": on_dla})
         else:
-            click.echo("\n".join(plan_lines(facts)))
+            click.echo("\n".join([*plan_lines(facts), *dla_table(on_dla)]))
     elif as_json:
         print_json(facts)
     elif layers:

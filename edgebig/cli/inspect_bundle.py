@@ -12,6 +12,7 @@ from edgebig.cli.console import size_text, table
 from edgebig.cli.inspect_layers import costly_lines, layer_facts
 from edgebig.cli.inspect_onnx import spec_lines
 from edgebig.errors import BundleError
+from edgebig.units import bytes_text
 
 _LEAST_STABLE = 5
 
@@ -69,7 +70,8 @@ def _part_lines(name: str, part: dict[str, Any]) -> list[str]:
     out = ["", f"part {name}: opset {part['opset']}{', quantized' if part['quantized'] else ''}, weights {kinds}"]
     for engine in part["engines"]:
         hardware = " and ".join(engine["hardware"])
-        out.append(f"  engine {engine['path']}: {engine['kind']} {engine['version']} for {hardware}")
+        more = _engine_traits(engine)
+        out.append(f"  engine {engine['path']}: {engine['kind']} {engine['version']} for {hardware}{more}")
     out += ["  inputs", *(f"  {line}" for line in spec_lines(part["inputs"]))]
     out += ["  outputs", *(f"  {line}" for line in spec_lines(part["outputs"]))]
     for key, shapes in part["profiles"].items():
@@ -78,6 +80,20 @@ def _part_lines(name: str, part: dict[str, Any]) -> list[str]:
         figures = {k: float(v) for k, v in s.items()}  # "Infinity" is a string in the manifest
         out.append(f"  {output} against the original: cosine {figures['cosine']:.6f}, SQNR {figures['sqnr_db']:.1f} dB")
     return out
+
+
+def _engine_traits(engine: dict[str, Any]) -> str:
+    """What was asked of the builder, as far as it shows when the engine is loaded."""
+    streaming = engine["weight_streaming"]
+    kept = "" if streaming in (None, "auto") else f", {bytes_text(streaming)} of them on the GPU"
+    traits = (
+        (engine["dla"] is not None, f"DLA core {engine['dla']}"),
+        (engine["version_compatible"], "version-compatible"),
+        (engine["hardware_compatible"], "hardware-compatible"),
+        (engine["stripped"], "without weights"),
+        (streaming is not None, f"streaming weights{kept}"),
+    )
+    return "".join(f", {text}" for is_so, text in traits if is_so)
 
 
 def _calibration(bundle: Bundle, name: str) -> dict[str, Any]:

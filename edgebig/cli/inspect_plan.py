@@ -22,13 +22,16 @@ def plan_facts(bundle: Bundle) -> dict[str, Any]:
     """
     files = {name: f"evidence/{name}.plan.json" for name in bundle.manifest.parts}
     held = {name: file for name, file in files.items() if file in bundle.manifest.files}
-    if not held:
+    if not held and not dla_facts(bundle):
         raise BundleError(f"{bundle.path} has no plan: it is not quantized ({bundle.manifest.precision})")
     return {name: json.loads(bundle.file(file).read_text(encoding="utf-8")) for name, file in held.items()}
 
 
 def plan_json(plans: dict[str, Any]) -> dict[str, Any]:
-    """The plan itself where there is one, as ``compile --plan`` takes it; else each part's by its name."""
+    """The plan itself where there is one, as ``compile --plan`` takes it; else each part's by its name.
+
+    A bundle for a DLA that is not quantized has none.
+    """
     found: dict[str, Any] = next(iter(plans.values())) if len(plans) == 1 else plans
     return found
 
@@ -36,6 +39,29 @@ def plan_json(plans: dict[str, Any]) -> dict[str, Any]:
 def plan_lines(plans: dict[str, Any]) -> list[str]:
     """For people, a table for each part."""
     return [line for name, plan in plans.items() for line in [*_part_lines(name, plan), ""]][:-1]
+
+
+def dla_facts(bundle: Bundle) -> dict[str, Any]:
+    """What the GPU runs beside a DLA, for each part that was compiled for one.
+
+    Raises:
+        BundleError: a file of it is damaged.
+    """
+    files = {name: f"evidence/{name}.dla.json" for name in bundle.manifest.parts}
+    held = {name: file for name, file in files.items() if file in bundle.manifest.files}
+    return {name: json.loads(bundle.file(file).read_text(encoding="utf-8")) for name, file in held.items()}
+
+
+def dla_table(found: dict[str, Any]) -> list[str]:
+    """For people, a table for each part."""
+    lines = []
+    for name, facts in found.items():
+        taken = facts["layers"] - len(facts["on_gpu"])
+        rest = "the GPU runs the others" if facts["gpu_fallback"] else "without the GPU, the others fail the build"
+        lines.append(f"part {name}: DLA core {facts['core']} takes {taken} of {facts['layers']} layers; {rest}")
+        rows = [[row["node"], row["op"], row["reason"]] for row in facts["on_gpu"]]
+        lines += table([["not on the DLA", "operator", "reason"], *rows], indent=2) if rows else []
+    return lines
 
 
 def _part_lines(name: str, plan: dict[str, Any]) -> list[str]:

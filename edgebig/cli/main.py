@@ -19,8 +19,20 @@ from edgebig.cli.extras import missing_extra
 from edgebig.cli.interrupts import interrupts
 from edgebig.errors import EdgebigError
 
-_COMMANDS = ("compile", "finish", "run", "inspect", "bench", "eval", "debug", "targets", "recipes", "doctor")
-_MODULES = {"eval": "evaluate"}
+_COMMANDS: tuple[str, ...] = (
+    "compile",
+    "finish",
+    "run",
+    "inspect",
+    "bench",
+    "eval",
+    "debug",
+    "targets",
+    "recipes",
+    "doctor",
+)
+_COMMANDS += ("timing-cache",)
+_MODULES = {"eval": "evaluate", "timing-cache": "timing_cache"}
 _BROKEN_PIPE = 141
 _EPILOG = """\b
 Examples:

@@ -158,6 +158,60 @@ _GOLDEN: list[Decorator[Any]] = [
 ]
 
 
+_BUILD: list[Decorator[Any]] = [
+    _option("--workspace", "build.workspace", "Memory that one layer may use for scratch: 2G.", metavar="SIZE"),
+    _option(
+        "--opt-level",
+        "build.optimization_level",
+        "0 builds fastest, 5 makes the fastest engine.  [default: the builder's]",
+        kind=click.IntRange(0, 5),
+    ),
+    _option(
+        "--aux-streams",
+        "build.aux_streams",
+        "Streams beside the main one that an engine may use.",
+        kind=click.IntRange(0),
+        metavar="N",
+    ),
+    _option(
+        "--dla-core",
+        "build.dla_core",
+        "Deep learning accelerator that runs what it can (AGX Orin, Orin NX, Xavier); wants fp16 or int8, fixed sizes.",
+        kind=click.IntRange(0),
+        metavar="N",
+    ),
+    _option(
+        "--no-gpu-fallback",
+        "build.gpu_fallback",
+        "Fails where the DLA cannot run a layer; the GPU takes it otherwise.",
+        read=lambda value: not value,
+        is_flag=True,
+    ),
+    _option("--refit", "build.refit", "Weights can be replaced in the built engine.", is_flag=True),
+    _option(
+        "--strip-weights",
+        "build.strip_weights",
+        "The engine holds no weights: they come from the bundle's graph when it is loaded.",
+        is_flag=True,
+    ),
+    _option(
+        "--weight-streaming",
+        "build.weight_streaming",
+        "Weights may stay in the processor's memory: so many bytes of them stay on the GPU.",
+        metavar="auto|SIZE",
+    ),
+    _option(
+        "--version-compatible", "build.version_compatible", "Later versions of TensorRT load the engine.", is_flag=True
+    ),
+    _option(
+        "--hardware-compatible",
+        "build.hardware_compatible",
+        "Other GPUs that are to load the engine.",
+        kind=click.Choice(["ampere+", "same-capability"]),
+    ),
+]
+
+
 def accuracy_options(command: Command) -> Command:
     """What may be lost, and what is done about it."""
     return _with(command, _ACCURACY)
@@ -173,6 +227,16 @@ def golden_options(command: Command) -> Command:
     return _with(command, _GOLDEN)
 
 
+def build_options(command: Command) -> Command:
+    """What is asked of the engine builder."""
+    return _with(command, _BUILD)
+
+
+def asked_build(context: click.Context) -> dict[str, Any]:
+    """The fields of the recipe's ``build`` that options gave."""
+    return _nested(dict(context.meta.get(_KEPT, {})), "build")
+
+
 def asked_recipe(context: click.Context, base: str | None) -> Recipe:
     """The recipe of that name or file, or the empty one, with the fields that options replace.
 
@@ -186,6 +250,7 @@ def asked_recipe(context: click.Context, base: str | None) -> Recipe:
             raise UsageError("--golden says which inputs the bundle carries and --no-golden that it carries none")
         asked["golden_inputs"] = "private"
     calibration, evaluation = _nested(asked, "calibration"), _nested(asked, "evaluation")
+    build = _nested(asked, "build")
     if evaluation:
         if "data" not in evaluation:
             raise UsageError("--metric and --eval-samples say how --eval measures: give --eval PATH")
@@ -193,7 +258,7 @@ def asked_recipe(context: click.Context, base: str | None) -> Recipe:
     from edgebig.recipe import Recipe
 
     recipe = Recipe.load(base) if base is not None else Recipe()
-    return recipe.with_calibration(calibration).changed(**asked)
+    return recipe.with_calibration(calibration).with_build(build).changed(**asked)
 
 
 def _with(command: Command, options: list[Decorator[Any]]) -> Command:

@@ -6,11 +6,12 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from edgebig.build.flavour import Flavour, find_flavours
 from edgebig.build.options import BuildOptions
@@ -21,9 +22,11 @@ from edgebig.bundle import FINISHED, MANIFEST, Bundle, Engine, Part, hash_file, 
 from edgebig.compatibility import Machine, sm
 from edgebig.device.facts import Facts, read_facts
 from edgebig.device.golden import OpenEngine, check_golden, open_engine
+from edgebig.device.history import Expected, History, TimeLeft, timing_folder
 from edgebig.device.locking import only_one
-from edgebig.device.preflight import Preflight, machine_line, preflight
+from edgebig.device.preflight import Preflight, machine_line, preflight, this_build
 from edgebig.device.store import Store, engines_folder, with_stored, write_synced
+from edgebig.device.timing import device_key
 from edgebig.errors import BackendError, OutputError, TargetError, UsageError
 
 Say = Callable[[str], None]
@@ -41,11 +44,13 @@ class Listener:
         say: takes a line for each thing done.
         progress: takes the builder's steps.
         begin: told before a build of a part, with the seconds that it may take where they are known.
+        left: told with each step, before it, the seconds that are left; ``None`` where they are unknown.
     """
 
     say: Say = lambda line: None
     progress: Progress = lambda phase, done, steps: None
     begin: Callable[[str, float | None], None] = lambda part, seconds: None
+    left: Callable[[float | None], None] = lambda seconds: None
 
 
 def finish(
@@ -56,6 +61,7 @@ def finish(
     force: bool = False,
     any_device: bool = False,
     min_sqnr: float | None = None,
+    timing_cache: str | os.PathLike[str] | None = None,
     listener: Listener | None = None,
     facts: Facts | None = None,
     opened: OpenEngine = open_engine,
@@ -70,10 +76,12 @@ def finish(
         path: the bundle's folder. Where it cannot be written the engine goes to
             :func:`edgebig.device.store.engines_folder`.
         part: one of the model's graphs; by default each.
-        options: settings of the builder.
+        options: settings of the builder; by default those that the compile was asked for.
         force: build also where an engine runs here already.
         any_device: build also for another compute capability than the bundle's target has.
         min_sqnr: what the engine's outputs must reach, in decibels, instead of what the compile's evidence asks.
+        timing_cache: a file of timings that goes from device to equal device: read where it is there, and written
+            with what was timed here.
         listener: told of what happens.
         facts: the machine; looked at here by default.
         opened: opens the new engine for the comparison.
@@ -83,20 +91,27 @@ def finish(
 
     Raises:
         BundleError: not a bundle, or a damaged one.
-        UsageError: the bundle is for a processor.
+        UsageError: the bundle is for a processor, or the timing cache for another device, version or flags.
         BackendError: no TensorRT or no GPU is here, or the new engine does not run.
         TargetError: the bundle is for another compute capability.
         BuildError: the builder refuses the graph.
         AccuracyError: the new engine differs; the old one is kept.
         OutputError: the disk is full, or neither the bundle nor the folder for engines can be written.
     """
-    listener, options = listener or Listener(), options or BuildOptions()
-    bundle = Bundle.open(path)
+    listener, bundle = listener or Listener(), Bundle.open(path)
+    options = options_of(bundle) if options is None else options
+    shared = None if timing_cache is None else Path(timing_cache)
     names = list(bundle.manifest.parts) if part is None else [part]
     bundle.part(names[0])
     facts = facts or read_facts()
     flavour = check_machine(bundle, facts, any_device)
+    if options.hardware_compatible == "ampere+" and facts.machine.is_jetson:
+        raise UsageError(
+            "hardware compatibility ampere+ is for discrete GPUs: TensorRT lacks it on a Jetson: leave it out"
+        )
     listener.say(machine_line(facts.machine))
+    if options.dla_core is not None and facts.machine.dla_cores == 0:
+        raise TargetError(f"DLA core {options.dla_core} was asked for and this machine has no DLA: leave it out")
     waiting = f"another process is finishing {bundle.path}: waiting for it"
     fallback = engines_folder() / f"{re.sub(r'[^A-Za-z0-9]+', '-', str(bundle.path.resolve()))[-100:]}.lock"
     with only_one(bundle.path, fallback, lambda: listener.say(waiting)):
@@ -104,13 +119,24 @@ def finish(
         bundle.verify()
         for name in names:
             whole = with_stored(bundle, name, facts.machine)
-            found = preflight(whole, name, facts.machine)
+            found = preflight(whole, name, facts.machine, dla=options.dla_core)
             if found.fitting is not None and not force:
                 listener.say(f"{name}: {found.fitting.path} runs here: nothing to build")
                 bundle = whole
                 continue
-            bundle = _Finishing(bundle, name, flavour, options, facts, listener).run(found, opened, min_sqnr)
+            work = _Finishing(bundle, name, flavour, options, facts, listener, shared)
+            bundle = work.run(found, opened, min_sqnr)
     return bundle
+
+
+def options_of(bundle: Bundle, asked: Mapping[str, Any] | None = None) -> BuildOptions:
+    """The builder's options that the bundle's recipe has, and those that are asked for here, which win.
+
+    Raises:
+        UsageError: a value that its option cannot take.
+    """
+    kept = bundle.manifest.recipe.get("build")
+    return BuildOptions.of({**(kept if isinstance(kept, dict) else {}), **(asked or {})})
 
 
 def check_machine(bundle: Bundle, facts: Facts, any_device: bool) -> Flavour:
@@ -145,8 +171,16 @@ class _Finishing:
     """One part of a bundle whose engine is built; the lock is held."""
 
     def __init__(
-        self, bundle: Bundle, part: str, flavour: Flavour, options: BuildOptions, facts: Facts, listener: Listener
+        self,
+        bundle: Bundle,
+        part: str,
+        flavour: Flavour,
+        options: BuildOptions,
+        facts: Facts,
+        listener: Listener,
+        shared: Path | None,
     ) -> None:
+        self.shared = shared
         self.bundle, self.name, self.part = bundle, part, bundle.part(part)
         self.flavour, self.options, self.facts, self.listener = flavour, options, facts, listener
         self.machine: Machine = facts.machine
@@ -188,10 +222,13 @@ class _Finishing:
             hardware=(capability,),
             profiles=tuple(s for s in (self.part.profiles, *self.part.more_profiles) if s),
             version_compatible=self.options.version_compatible,
-            hardware_compatible=self.options.hardware_compatible,
+            hardware_compatible=self.options.hardware_compatible == "ampere+",
             dla=self.options.dla_core,
+            stripped=self.options.strip_weights,
+            weight_streaming=self.options.streaming,
             built={
                 **self.facts.built(),
+                "hardware_level": self.options.hardware_compatible,
                 "options": self.options.key(),
                 "graph": self.bundle.manifest.files[self.part.graph].sha256,
                 "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -223,20 +260,48 @@ class _Finishing:
             )
 
     def _build(self, found: Preflight) -> tuple[bytes, float]:
-        self.listener.begin(self.name, found.seconds)
-        capability = str(self.machine.capability)
-        device = f"{self.machine.device}, {capability}"
+        listener, machine = self.listener, self.machine
+        for line in found.dla:
+            listener.say(f"{self.name}: {line}")
+        listener.begin(self.name, found.seconds)
+        cache = TimingCache.open(timing_folder(), self.flavour, device_key(machine), self.options)
+        shared = self.shared if self.flavour.has_timing_cache else None
+        if shared is not None and shared.exists():
+            cache.import_(shared)
+        past = this_build(self.bundle, self.name, machine, self.flavour.name)
+        clock = TimeLeft(Expected(found.seconds, found.basis, found.marks))
+
+        def progress(phase: str, done: int, steps: int) -> None:
+            listener.left(clock.step(phase, done))
+            listener.progress(phase, done, steps)
+
+        capability = str(machine.capability)
         built = build_engine(
             self.bundle.path / self.part.graph,
             self.flavour,
             profiles=_profiles(self.part),
             options=self.options,
             capabilities=(capability,) if self.flavour.builds_ahead else (),
-            timing_cache=TimingCache.open(engines_folder() / "timing", self.flavour, device, self.options),
-            progress=self.listener.progress,
+            timing_cache=cache,
+            progress=progress,
         )
+        History().add(replace(past, seconds=built.seconds, marks=clock.marks(built.seconds)))
+        if built.layers:
+            names = ", ".join(built.beside_dla[:3])
+            rest = f"the GPU runs {len(built.beside_dla)} ({names}{', …' if len(built.beside_dla) > 3 else ''})"
+            taken = built.layers - len(built.beside_dla)
+            listener.say(f"{self.name}: the DLA takes {taken} of {built.layers} layers{'; ' + rest if names else ''}")
+        if cache.declined:
+            listener.say(f"{self.name}: TensorRT declined the timing cache, of another CUDA or driver: timed anew")
+        if shared is not None:
+            try:
+                cache.export(shared)
+            except OutputError as error:  # the engine is worth more
+                listener.say(f"{self.name}: {error}")
+        elif self.shared is not None:
+            listener.say(f"{self.name}: {self.flavour} times nothing: {self.shared} is left alone")
         size = f"{len(built.engine) / 1e6:.1f} MB"
-        self.listener.say(f"{self.name}: {self.flavour} built {size} for {sm(capability)} in {built.seconds:.1f} s")
+        listener.say(f"{self.name}: {self.flavour} built {size} for {sm(capability)} in {built.seconds:.1f} s")
         return built.engine, built.seconds
 
     def _publish(self, engine: Engine, final: Path) -> Bundle:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections import Counter
+from dataclasses import dataclass, field
 
-from edgebig.bundle import Bundle, Engine, Part
-from edgebig.compatibility import Machine, engine_fits, engine_notes, short, sm
+from edgebig.bundle import Bundle, Engine
+from edgebig.compatibility import Machine, engine_fits, engine_notes, has_dla, numbers, short, sm
+from edgebig.device.history import Expected, History, Marks, PastBuild, span
+from edgebig.device.timing import device_key, timing_entries
 
 _NVIDIA = ("tensorrt", "tensorrt-rtx")
 _CONTEXT_BYTES = 500 << 20
 """What CUDA's context and TensorRT's kernels take beside an engine: a rough figure, not measured here."""
 
-_SECONDS_A_NODE = {"tensorrt-rtx": 0.01, "tensorrt": 0.5}
-"""Rough: TensorRT times several kernels for each layer on the device, TensorRT-RTX times none."""
+
+_EXPLICIT_DLA = 11
+"""The first TensorRT whose DLA builds are strongly typed: TensorRT 11.4.1, "Strongly Typed Networks for DLA". Before,
+"DLA does not support explicit quantization": NVIDIA TensorRT Developer Guide 8.6, "Working with DLA"."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +33,10 @@ class Preflight:
         builder: ``tensorrt`` or ``tensorrt-rtx``, whichever would build here; ``None`` where neither is installed.
         weight_bytes, activation_bytes: of the graph, as far as the bundle says.
         memory_bytes: an estimate of the memory that a session takes; ``None`` where the bundle has no figures.
-        seconds: an estimate of the build's time; ``None`` where the bundle has no figures.
+        seconds: an estimate of the build's time; ``None`` where nothing is known.
         basis: what the estimate of the time is based on.
+        marks: where the steps of an earlier build lay.
+        dla: lines on what the DLA core that was asked for takes.
     """
 
     part: str
@@ -41,6 +49,8 @@ class Preflight:
     memory_bytes: int | None = None
     seconds: float | None = None
     basis: str = ""
+    marks: Marks = field(default_factory=dict)
+    dla: tuple[str, ...] = ()
 
     def lines(self, path: str) -> list[str]:
         """For people; ``path`` is the bundle's, for the command to type."""
@@ -50,23 +60,40 @@ class Preflight:
         else:
             why = list(self.refused) or ["no engine yet"]
             found = [f"{name}{reason}: run 'edgebig finish {path}'" for reason in why]
+        found += [f"{name}{line}" for line in self.dla]
         if self.memory_bytes is not None:
             found.append(f"{name}about {self.memory_bytes / 1e6:.0f} MB of memory to run (an estimate)")
-        if self.fitting is None and self.seconds is not None:
-            found.append(f"{name}about {self.seconds:.0f} s to build (an estimate from {self.basis})")
+        if self.fitting is None and self.builder is not None:
+            found.append(f"{name}{self.time_line()}")
         return found
 
+    def time_line(self) -> str:
+        """What a build may take."""
+        if self.seconds is None:
+            return "time to build: unknown (nothing was built on this device yet)"
+        return f"about {span(self.seconds)} to build (an estimate from {self.basis})"
 
-def preflight(bundle: Bundle, name: str, machine: Machine) -> Preflight:
-    """What is known of one part on this machine."""
+
+def preflight(
+    bundle: Bundle, name: str, machine: Machine, *, dla: int | None = None, history: History | None = None
+) -> Preflight:
+    """What is known of one part on this machine.
+
+    Args:
+        bundle: whose.
+        name: the part's.
+        machine: this machine.
+        dla: the DLA core that an engine must use to count; ``None``: any or none.
+        history: what earlier builds took; this device's own by default.
+    """
     part = bundle.part(name)
-    engines = [engine for engine in part.engines if engine.kind in _NVIDIA]
+    engines = [e for e in part.engines if e.kind in _NVIDIA and (dla is None or e.dla == dla)]
     fitting = next((engine for engine in engines if not engine_fits(engine, machine)), None)
     builder = next((kind for kind in _NVIDIA if machine.version_of(kind)), None)
     weights = part.sizes.get("weight_bytes")
     activations = part.sizes.get("activation_bytes")
     known = None if weights is None else weights + (activations or 0) + _CONTEXT_BYTES
-    seconds, basis = _build_seconds(part, builder)
+    expected = _expected(bundle, name, machine, builder, history or History())
     return Preflight(
         part=name,
         fitting=fitting,
@@ -76,9 +103,44 @@ def preflight(bundle: Bundle, name: str, machine: Machine) -> Preflight:
         weight_bytes=weights,
         activation_bytes=activations,
         memory_bytes=known,
-        seconds=seconds,
-        basis=basis,
+        seconds=expected.seconds,
+        basis=expected.basis,
+        marks=expected.marks,
+        dla=() if dla is None else dla_lines(bundle, name, machine, dla),
     )
+
+
+def dla_lines(bundle: Bundle, name: str, machine: Machine, core: int) -> tuple[str, ...]:
+    """What a DLA core of this machine takes of a part, as far as the compile, the target and the version tell.
+
+    Raises:
+        BundleError: the bundle's file on it is damaged.
+    """
+    found: list[str] = []
+    part = bundle.part(name)
+    cores = bundle.manifest.target.get("dla_cores") if machine.dla_cores is None else machine.dla_cores
+    if isinstance(cores, int) and core >= cores:
+        has = f"has {cores} DLA cores" if cores else "has no DLA"
+        found.append(f"DLA core {core} was asked for and this machine {has}: leave it out")
+    if machine.tensorrt is not None and not has_dla(machine.tensorrt):
+        found.append(
+            f"TensorRT {short(machine.tensorrt)} has no DLA: TensorRT up to 10.7 (JetPack 6) and from 11.4.1 "
+            "(JetPack 7.2.2, AGX Orin) have it"
+        )
+    elif part.quantized and machine.tensorrt is not None and numbers(machine.tensorrt)[0] < _EXPLICIT_DLA:
+        found.append(
+            f"TensorRT {short(machine.tensorrt)}'s DLA takes no Q/DQ pairs, so that the GPU runs what is in INT8: "
+            "compile in fp16 for this DLA, or use TensorRT 11.4.1"
+        )
+    file = f"evidence/{name}.dla.json"
+    if file not in bundle.manifest.files:
+        return (*found, "compiled without --dla-core: what the GPU must run beside the DLA is not known")
+    facts = json.loads(bundle.file(file).read_text(encoding="utf-8"))
+    on_gpu = Counter((row["op"], row["reason"]) for row in facts["on_gpu"])
+    taken = facts["layers"] - len(facts["on_gpu"])
+    found.append(f"the DLA takes {taken} of {facts['layers']} layers, as far as NVIDIA's documents tell")
+    found += [f"not on the DLA: {count} {op}: {reason}" for (op, reason), count in on_gpu.most_common()]
+    return tuple(found)
 
 
 def machine_line(machine: Machine) -> str:
@@ -92,12 +154,34 @@ def machine_line(machine: Machine) -> str:
     return f"{gpu}, {' and '.join(engines) or 'no TensorRT'}"
 
 
-def _build_seconds(part: Part, builder: str | None) -> tuple[float | None, str]:
-    for engine in part.engines:
-        seconds = (engine.built or {}).get("seconds")
-        if engine.kind == builder and isinstance(seconds, (int, float)):
-            return float(seconds), "an earlier build"
+def this_build(bundle: Bundle, name: str, machine: Machine, builder: str, *, seconds: float = 0.0) -> PastBuild:
+    """A build of the part on this machine, as the history keeps it.
+
+    Args:
+        bundle: whose.
+        name: the part's.
+        machine: this machine.
+        builder: ``tensorrt`` or ``tensorrt-rtx``.
+        seconds: that it took, where it is over.
+    """
+    part, version = bundle.part(name), machine.version_of(builder) or ""
+    device = device_key(machine)
+    # TensorRT-RTX times nothing, so that it has no caches
+    warm = builder != "tensorrt-rtx" and any(e.serves(builder, version, device) for e in timing_entries())
     nodes = part.sizes.get("nodes")
-    if builder is None or nodes is None:
-        return None, ""
-    return 5 + nodes * _SECONDS_A_NODE[builder], "the graph's size alone"
+    return PastBuild(builder, version, device, bundle.manifest.files[part.graph].sha256, nodes, warm, seconds)
+
+
+def _expected(bundle: Bundle, name: str, machine: Machine, builder: str | None, history: History) -> Expected:
+    if builder is None or machine.capability is None:
+        return Expected()
+    expected = history.expect(this_build(bundle, name, machine, builder))
+    if expected.seconds is not None:
+        return expected
+    for engine in bundle.part(name).engines:
+        built = engine.built or {}
+        seconds = built.get("seconds")
+        if engine.kind == builder and isinstance(seconds, (int, float)) and seconds > 0:
+            where = built.get("device") or "the machine that compiled it"
+            return Expected(float(seconds), f"a build on {where}")
+    return expected

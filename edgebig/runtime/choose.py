@@ -11,13 +11,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from edgebig.bundle import Bundle, Engine, Part
 from edgebig.errors import BackendError, MissingExtra
 from edgebig.manifest import this_architecture
 from edgebig.runtime.backend import Backend
 from edgebig.runtime.onnxruntime_cpu import OnnxRuntimeCpu, import_onnxruntime
+
+if TYPE_CHECKING:
+    from edgebig.runtime.gpu.weights import Weights
 
 _GPU_KINDS = ("tensorrt", "tensorrt-rtx")
 _PROVIDERS: dict[str, Literal["tensorrt", "cuda"]] = {"onnxruntime-tensorrt": "tensorrt", "onnxruntime-cuda": "cuda"}
@@ -209,7 +212,8 @@ def _open(bundle: Bundle, candidate: Candidate, threads: int | None) -> Backend:
     if candidate.backend in _GPU_KINDS:
         from edgebig.runtime.tensorrt import TensorRtBackend
 
-        return TensorRtBackend(bundle.file(candidate.file), flavour=candidate.backend)
+        weights = _weights(bundle, candidate.file)
+        return TensorRtBackend(bundle.file(candidate.file), flavour=candidate.backend, weights=weights)
     if candidate.backend in _PROVIDERS:
         from edgebig.runtime.onnxruntime_gpu import OnnxRuntimeGpu
 
@@ -226,6 +230,17 @@ def _open(bundle: Bundle, candidate: Candidate, threads: int | None) -> Backend:
         )
     with checked_meanwhile(bundle, candidate.file) as graph:
         return OnnxRuntimeCpu(graph, optimize=candidate.optimize, threads=threads)
+
+
+def _weights(bundle: Bundle, file: str) -> Weights | None:
+    """What the manifest says of the weights of an engine; ``None`` where it simply holds them."""
+    from edgebig.runtime.gpu.weights import Weights
+
+    part, engine = next((p, e) for p in bundle.manifest.parts.values() for e in p.engines if e.path == file)
+    if not engine.stripped and engine.weight_streaming is None:
+        return None
+    graph = checked_graph(bundle, part.graph) if engine.stripped else None
+    return Weights(graph, engine.weight_streaming)
 
 
 def _onnxruntime() -> tuple[str | None, str]:

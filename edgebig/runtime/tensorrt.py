@@ -18,6 +18,7 @@ from edgebig.runtime.gpu.execution import Array
 from edgebig.runtime.gpu.lane import BoundArrays, Lane
 from edgebig.runtime.gpu.pinned import pinned_zeros
 from edgebig.runtime.gpu.pool import Pool
+from edgebig.runtime.gpu.weights import Weights
 
 T = TypeVar("T")
 
@@ -43,6 +44,7 @@ class TensorRtBackend:
         device: int = 0,
         cuda_graphs: bool = True,
         contexts: int = 4,
+        weights: Weights | None = None,
         tensorrt: Any = None,
         cuda: Any = None,
     ) -> None:
@@ -54,6 +56,7 @@ class TensorRtBackend:
             device: which GPU, counted from 0.
             cuda_graphs: whether shapes that recur are recorded as CUDA graphs.
             contexts: how many threads run at once; further ones wait.
+            weights: what to do about weights that the engine does not simply hold.
             tensorrt, cuda: the modules ``tensorrt`` and ``cuda.bindings.runtime``; by default those installed.
 
         Raises:
@@ -69,7 +72,7 @@ class TensorRtBackend:
         self._closed = False
         before = self._cuda.enter()
         try:
-            self._engine = LoadedEngine(module, engine)
+            self._engine = LoadedEngine(module, engine, weights)
             self._blocks = Blocks(self._cuda)
             self._pool: Pool[Lane] = Pool(self._new_lane, Lane.close, contexts)
             try:

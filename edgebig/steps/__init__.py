@@ -2,6 +2,8 @@
 
 from edgebig.steps.build import build_part
 from edgebig.steps.calibrate import calibrate_part
+from edgebig.steps.dla import fix_sizes
+from edgebig.steps.engine_options import check_build
 from edgebig.steps.finish import make_manifest, verify_part, write_processor
 from edgebig.steps.plans import with_plan
 from edgebig.steps.prepare import prepare_graph
@@ -11,7 +13,9 @@ from edgebig.steps.source import check_model_exists, load_source
 __all__ = [
     "build_part",
     "calibrate_part",
+    "check_build",
     "check_model_exists",
+    "fix_sizes",
     "load_source",
     "make_manifest",
     "prepare_graph",

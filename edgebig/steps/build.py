@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edgebig.build import (
-    BuildOptions,
     Built,
     EngineCache,
     Profile,
@@ -22,6 +21,8 @@ from edgebig.errors import BuildError
 from edgebig.manifest import this_architecture
 from edgebig.request import Request
 from edgebig.stages import StageNotes
+from edgebig.steps.dla import write_dla_plan
+from edgebig.steps.engine_options import options_of
 from edgebig.steps.work import PartWork
 
 
@@ -37,6 +38,7 @@ def build_part(part: PartWork, request: Request, writer: BundleWriter, work: Pat
     part.result().save(path)
     if request.target.engine == "on-device":
         check_parse(path)
+        write_dla_plan(part, request, writer, notes)
         notes.note(
             f"{part.name}: TensorRT's parser takes the graph (TensorRT-RTX {rtx_version()}); "
             f"the engine is built on the device: {request.target.name}"
@@ -71,24 +73,34 @@ def _build_ahead(part: PartWork, request: Request, writer: BundleWriter, graph: 
     def progress(phase: str, step: int, steps: int) -> None:
         notes.progress(f"{phase} {step}/{steps}")
 
+    options = options_of(request)
+
+    def place(profiles: Mapping[str, Profile]) -> EngineCache:
+        return EngineCache(graph, rtx, (profiles,) if profiles else (), capabilities, options)
+
     def build(profiles: Mapping[str, Profile]) -> Built:
-        sets = (profiles,) if profiles else ()
-        kept = EngineCache(graph, rtx, sets, capabilities, BuildOptions())
+        kept = place(profiles)
         engine = kept.read()
         if engine is not None:
             return Built(engine, 0.0)
-        built = build_engine(graph, rtx, profiles=sets, capabilities=capabilities, progress=progress)
+        sets = (profiles,) if profiles else ()
+        built = build_engine(graph, rtx, profiles=sets, options=options, capabilities=capabilities, progress=progress)
         kept.write(built.engine)
         return built
 
+    narrow = {n: Profile(p.opt, p.opt, p.opt) for n, p in part.profiles.items()}
+    may_narrow = narrow != part.profiles and not set(request.recipe.shapes) & set(part.profiles)
+    refused = place(part.profiles).refusal() if may_narrow else ""
     try:
+        if refused:
+            raise BuildError(refused)
         built = build(part.profiles)
     except BuildError as error:
-        narrow = {n: Profile(p.opt, p.opt, p.opt) for n, p in part.profiles.items()}
-        asked = set(request.recipe.shapes) & set(part.profiles)
-        if asked or narrow == part.profiles or not part.profiles:
+        if not may_narrow:
             raise
         built = build(narrow)
+        if "memory" not in str(error).lower():  # which may be free the next time; all else lies in the range
+            place(part.profiles).write_refusal(str(error))
         part.profiles = narrow
         shapes = ", ".join(f"{n}:{'x'.join(map(str, p.opt))}" for n, p in narrow.items())
         notes.decline(
@@ -100,7 +112,21 @@ def _build_ahead(part: PartWork, request: Request, writer: BundleWriter, graph: 
     shapes_of = {n: p.to_json() for n, p in part.profiles.items()}
     sets = (shapes_of,) if shapes_of else ()
     # an engine from the cache was not built just now, and says nothing of the time
-    facts = {"seconds": round(built.seconds, 3)} if built.seconds else None
-    part.engines = (Engine(name, rtx.name, rtx.version, capabilities, profiles=sets, built=facts),)
+    facts = {"seconds": round(built.seconds, 3)} if built.seconds else {}
+    part.engines = (
+        Engine(
+            name,
+            rtx.name,
+            rtx.version,
+            capabilities,
+            profiles=sets,
+            version_compatible=options.version_compatible,
+            stripped=options.strip_weights,
+            weight_streaming=options.streaming,
+            built={"options": options.key(), **facts},
+        ),
+    )
+    if options.optimization_level is not None:
+        notes.decline(f"{part.name}: optimization level: {rtx} made the same engine at each that we tried")
     size = f"{len(built.engine) / 1e6:.1f} MB"
     notes.note(f"{part.name}: engine of {size} for compute capability {', '.join(capabilities)}, {rtx}")

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from edgebig.build import tensorrt
+from edgebig.runtime.gpu import weights
 
 VERSIONS = [
     ("tensorrt-cu12-bindings", "10.3.0"),
@@ -34,11 +35,16 @@ OBJECTS = {
     "config": "IBuilderConfig",
     "self._config": "IBuilderConfig",
     "live": "ITimingCache",
+    "network": "INetworkDefinition",
+    "layer": "ILayer",
     "self._live": "ITimingCache",
     "parser": "OnnxParser",
     "profile": "IOptimizationProfile",
     "first": "ParserError",
     "flags": "BuilderFlag",
+    "engine": "ICudaEngine",
+    "refitter": "Refitter",
+    "weights_parser": "OnnxParserRefitter",
 }
 """What the sources call TensorRT's objects."""
 
@@ -102,8 +108,9 @@ def missing(pairs: set[tuple[str, str]], api: dict[str, Any]) -> list[str]:
 
 
 def sources() -> set[tuple[str, str]]:
-    """Of the builder; ``flavour.py`` asks for what only some versions have."""
-    return set().union(*(used((BUILD / f).read_text()) for f in ("tensorrt.py", "listening.py", "timing_cache.py")))
+    """Of the builder, and of an engine's weights; ``flavour.py`` asks for what only some versions have."""
+    files = [BUILD / name for name in ("tensorrt.py", "listening.py", "timing_cache.py")]
+    return set().union(*(used(file.read_text()) for file in (*files, Path(weights.__file__))))
 
 
 def unpacked(package: str, version: str) -> Path:
@@ -142,6 +149,8 @@ def test_all_that_the_builder_uses_is_there(package: str, version: str, tmp_path
     found, api = json.loads(ran.stdout)
     assert found == version
     assert missing(sources(), api) == []
+    levels = api["HardwareCompatibilityLevel"]
+    assert "AMPERE_PLUS" in levels and ("SAME_COMPUTE_CAPABILITY" in levels) is (version != "10.3.0")
     assert missing({("Builder", "build_cuda_engine"), ("IBuilderConfig", "set_flag(flags=)")}, api) == [
         "Builder.build_cuda_engine",
         "IBuilderConfig.set_flag(flags=)",
@@ -158,6 +167,11 @@ def test_the_names_are_found_in_the_sources() -> None:
         ("ITimingCache", "combine"),
         ("ILogger.Severity", "WARNING"),
         ("ParserError", "node_operator"),
+        ("OnnxParserRefitter", "refit_from_file"),
+        ("IBuilderConfig", "can_run_on_DLA"),
+        ("INetworkDefinition", "get_layer"),
+        ("ILayer", "name"),
+        ("ICudaEngine", "weight_streaming_budget_v2"),
     }
     assert used("config.set_flag(flag=trt.BuilderFlag.FP16)") >= {
         ("IBuilderConfig", "set_flag(flag=)"),

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 import edgebig
 from edgebig.build import BuildOptions, EngineCache, Flavour, Profile, find_flavour
 from edgebig.cli.compile import command
-from edgebig.errors import RecipeError, UsageError
+from edgebig.errors import BuildError, RecipeError, UsageError
 from edgebig.steps import build as step
 
 
@@ -70,6 +70,74 @@ def test_one_engine_for_several_capabilities(folder: Path, tmp_path: Path) -> No
             edgebig.compile(tmp_path / "mlp.onnx", out=tmp_path / "b", target=target, capabilities=wanted)
     with pytest.raises(RecipeError, match=r"capabilities\.0"):
         edgebig.compile(tmp_path / "mlp.onnx", out=tmp_path / "b", target="l4", capabilities=["sm89"])
+
+
+def test_a_refused_range_is_not_tried_again(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorrt_rtx_bindings")
+    asked: list[tuple[int, ...]] = []
+    real = step.build_engine
+
+    def refuses_ranges(graph: Path, flavour: Flavour, **more: Any) -> Any:
+        (profiles,) = more["profiles"]
+        asked.append(profiles["x"].max)
+        if profiles["x"].min != profiles["x"].max:
+            raise BuildError("no kernel for the range")
+        return real(graph, flavour, **more)
+
+    monkeypatch.setattr(step, "build_engine", refuses_ranges)
+    onnx.save(tiny.mlp(), tmp_path / "mlp.onnx")
+    first = edgebig.compile(tmp_path / "mlp.onnx", out=tmp_path / "a", target="l4")
+    second = edgebig.compile(tmp_path / "mlp.onnx", out=tmp_path / "b", target="l4")
+    assert asked == [(8, 8), (1, 8)]
+    assert first.part().profiles == second.part().profiles == {"x": {"min": [1, 8], "opt": [1, 8], "max": [1, 8]}}
+    assert first.manifest.stages[4].declined == second.manifest.stages[4].declined
+    assert "since the derived range was refused: no kernel for the range" in second.manifest.stages[4].declined[0]
+    edgebig.compile(tmp_path / "mlp.onnx", out=tmp_path / "c", target="a100")
+    assert asked[2:] == [(8, 8), (1, 8)]
+    with pytest.raises(BuildError, match="no kernel for the range"):
+        edgebig.compile(
+            tmp_path / "mlp.onnx",
+            out=tmp_path / "d",
+            target="l4",
+            min_shapes="x:1x8",
+            opt_shapes="x:1x8",
+            max_shapes="x:8x8",
+        )
+
+
+def test_a_lack_of_memory_is_not_remembered(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorrt_rtx_bindings")
+    asked: list[tuple[int, ...]] = []
+    real = step.build_engine
+
+    def lacks_memory_once(graph: Path, flavour: Flavour, **more: Any) -> Any:
+        asked.append(more["profiles"][0]["x"].max)
+        if len(asked) == 1:
+            raise BuildError("Requested amount of GPU memory could not be allocated")
+        return real(graph, flavour, **more)
+
+    monkeypatch.setattr(step, "build_engine", lacks_memory_once)
+    onnx.save(tiny.mlp(), tmp_path / "mlp.onnx")
+    edgebig.compile(tmp_path / "mlp.onnx", out=tmp_path / "a", target="l4")
+    second = edgebig.compile(tmp_path / "mlp.onnx", out=tmp_path / "b", target="l4")
+    assert asked == [(8, 8), (1, 8), (8, 8)] and second.part().profiles["x"]["max"] == [8, 8]
+
+
+def test_options_reach_the_builder_the_manifest_and_the_cache(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx_bindings")
+    onnx.save(tiny.mlp(), tmp_path / "mlp.onnx")
+    for number, given in enumerate((["--opt-level", "0"], ["--weight-streaming", "1M"], ["--version-compatible"], [])):
+        asked = [str(tmp_path / "mlp.onnx"), "-t", "l4", "-o", str(tmp_path / str(number)), *given]
+        run = CliRunner().invoke(command, asked)
+        assert run.exit_code == 0, run.output
+    declined = edgebig.Bundle.open(tmp_path / "0").manifest.stages[4].declined
+    assert any("optimization level: TensorRT-RTX" in line for line in declined)
+    level, streams, lasts, plain = (edgebig.Bundle.open(tmp_path / str(n)).part().engines[0] for n in range(4))
+    assert '"optimization_level": 0' in (level.built or {})["options"]
+    assert (streams.weight_streaming, plain.weight_streaming) == (1 << 20, None)
+    assert (lasts.version_compatible, plain.version_compatible) == (True, False)
+    assert len(list(folder.glob("*.engine"))) == 4
+    assert edgebig.Bundle.open(tmp_path / "1").manifest.recipe["build"]["weight_streaming"] == 1 << 20
 
 
 def test_each_part_of_the_request_and_the_weights_beside_the_graph_count(folder: Path, tmp_path: Path) -> None:

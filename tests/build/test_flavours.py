@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -49,7 +50,7 @@ def test_options_and_profiles_reach_the_builder() -> None:
         optimization_level=5,
         aux_streams=2,
         version_compatible=True,
-        hardware_compatible=True,
+        hardware_compatible="ampere+",
         strip_weights=True,
         refit=True,
         weight_streaming=True,
@@ -76,15 +77,56 @@ def test_options_and_profiles_reach_the_builder() -> None:
 def test_a_dla_core_with_and_without_the_gpu_behind_it(fallback: bool) -> None:
     flavour = full()
     options = BuildOptions(dla_core=1, gpu_fallback=fallback, detailed_verbosity=False)
-    build_engine(GRAPH, flavour, options=options)
+    built = build_engine(GRAPH, flavour, options=options)
+    assert (built.beside_dla, built.layers) == (("GlobalAveragePool",), 3)
     expected = [("default_device_type", "DLA"), ("DLA_core", 1), *([("flag", "GPU_FALLBACK")] if fallback else [])]
     assert flavour.module.config.said == expected
-    newer = full("11.4.0")
+    newer = full("11.4.1")
     newer.module.OnnxParserFlag.ADJUST_FOR_DLA = 4
     build_engine(GRAPH, newer, options=options)
     assert newer.module.config.said == [("parser", 4), *expected]
     with pytest.raises(BuildError, match=r"TensorRT 10\.3\.0: DLA core 1 was asked for and it has 1"):
         build_engine(GRAPH, full(dla_cores=1), options=options)
+
+
+@pytest.mark.parametrize("version", ["10.8.0", "10.16.1", "11.3.0", "11.4.0"])
+def test_tensorrt_without_dla_says_which_ones_have_it(version: str) -> None:
+    flavour, options = full(version), BuildOptions(dla_core=0)
+    assert flavour.refusal(options).startswith(f"TensorRT {version} has no DLA: TensorRT up to 10.7 (JetPack 6) and")
+    for other in ("8.5.2", "10.3.0", "10.7.0.23", "11.4.1", "11.5"):
+        assert full(other).refusal(options) == ""
+
+
+def test_what_a_version_lacks_is_named_with_the_one_that_has_it() -> None:
+    older = full()
+    older.module.HardwareCompatibilityLevel = SimpleNamespace(AMPERE_PLUS="AMPERE_PLUS")
+    within = BuildOptions(hardware_compatible="same-capability")
+    assert "has no hardware compatibility same-capability: TensorRT 10.13 and later" in older.refusal(within)
+    newer = full("10.13.3")
+    newer.module.HardwareCompatibilityLevel.SAME_COMPUTE_CAPABILITY = "SAME"
+    build_engine(GRAPH, newer, options=within)
+    assert ("hardware_compatibility_level", "SAME") in newer.module.config.said
+    del older.module.BuilderFlag.STRIP_PLAN
+    found = older.refusal(BuildOptions(strip_weights=True))
+    assert found == "TensorRT 10.3.0 has no STRIP_PLAN: TensorRT 10.0 and later have it"
+
+
+def test_rtx_needs_a_driver_for_engines_that_can_be_refitted() -> None:
+    rtx = Flavour("tensorrt-rtx", "1.7.1", make_trt(version="1.7.1"))
+    for options in (BuildOptions(refit=True), BuildOptions(strip_weights=True)):
+        assert "where a GPU and its driver are: leave refitting" in rtx.refusal(options, has_driver=False)
+        assert rtx.refusal(options, has_driver=True) == ""
+
+
+def test_a_recipes_fields_become_options() -> None:
+    asked = {"workspace": "2G", "dla_core": None, "weight_streaming": "1.5G", "refit": True, "unknown": 3}
+    options = BuildOptions.of(asked)
+    assert options == BuildOptions(
+        workspace_bytes=2 << 30, refit=True, weight_streaming=True, weight_streaming_budget=3 << 29
+    )
+    assert options.streaming == 3 << 29 and BuildOptions.of({"weight_streaming": "auto"}).streaming == "auto"
+    assert BuildOptions().streaming is None
+    assert options.key() == BuildOptions(workspace_bytes=2 << 30, refit=True, weight_streaming=True).key()
 
 
 def test_capabilities_are_refused_where_only_this_machines_gpu_is_built_for() -> None:
@@ -109,10 +151,15 @@ def test_what_the_error_recorder_heard_reaches_the_user_without_the_place_in_the
 
 @pytest.mark.parametrize(
     "options",
-    [{"optimization_level": 6}, {"workspace_bytes": 0}, {"dla_core": -1}, {"dla_core": 0, "hardware_compatible": True}],
+    [
+        {"optimization_level": 6},
+        {"workspace_bytes": 0},
+        {"dla_core": -1},
+        {"dla_core": 0, "hardware_compatible": "ampere+"},
+    ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="found|DLA"):
+    with pytest.raises(UsageError, match="found|DLA|needs"):
         BuildOptions(**options)
 
 

@@ -53,6 +53,9 @@ class Config:
     def set_memory_pool_limit(self, pool: object, size: int) -> None:
         self.said.append((pool, size))
 
+    def can_run_on_DLA(self, layer: SimpleNamespace) -> bool:
+        return layer.name != "GlobalAveragePool"
+
     def add_optimization_profile(self, profile: dict[str, Any]) -> int:
         self.said.append(("profile", dict(profile)))
         return 0
@@ -64,6 +67,13 @@ class Config:
         self.said.append(("timing cache", ignore_mismatch))
         object.__setattr__(self, "cache", cache)
         return True
+
+
+class Network:
+    num_layers = 3
+
+    def get_layer(self, index: int) -> SimpleNamespace:
+        return SimpleNamespace(name=["Conv", "GlobalAveragePool", "Softmax"][index])
 
 
 class Profiles(dict[str, Any]):
@@ -92,9 +102,9 @@ def make_trt(*, version: str = "10.3.0", strongly_typed: int | None = 1, dla_cor
         def __init__(self, logger: Any) -> None:
             self.logger = logger
 
-        def create_network(self, flags: int) -> object:
+        def create_network(self, flags: int) -> Network:
             trt.network_flags = flags
-            return object()
+            return Network()
 
         def create_builder_config(self) -> Config:
             return trt.config  # type: ignore[no-any-return]

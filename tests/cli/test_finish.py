@@ -37,7 +37,10 @@ def test_what_stands_in_the_way_is_one_line(edgebig: Run, path: Path, tmp_path: 
         ((tmp_path / "absent",), 14, "is not a bundle (no such folder)"),
         ((tmp_path / "cpu",), 2, "is for cpu, a processor: it needs no finishing"),
         ((path, "--part", "decoder"), 14, "it has no part 'decoder': model"),
-        ((path, "--level", "9"), 2, "9 is not in the range 0<=x<=5"),
+        ((path, "--opt-level", "9"), 2, "9 is not in the range 0<=x<=5"),
+        ((path, "--workspace", "512"), 2, "workspace is 1M or more, found 512 bytes: write 512M or 2G"),
+        ((path, "--workspace", "much"), 2, "workspace is written 2G, 512M or a number of bytes, found 'much'"),
+        ((path, "--no-gpu-fallback"), 2, "name its core with --dla-core"),
     ]:
         result = edgebig("finish", *arguments)
         assert (result.code, len(result.err.splitlines())) == (code, 1), result.err

@@ -109,3 +109,19 @@ def test_what_is_neither(edgebig: Run, tmp_path: Path) -> None:
         assert (result.code, result.out) == (4, "")
         assert str(path) in result.err
         assert result.err.count("\n") == 1
+
+
+def test_what_was_asked_of_the_builder_shows(edgebig: Run, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from edgebig.bundle import manifest_text
+
+    engines = [("tensorrt", "10.3.0", "8.7"), ("tensorrt", "10.3.0", "8.7")]
+    bundle = tiny.write_bundle(tmp_path / "b", {"model": tiny.mlp()}, target=tiny.L4_TARGET, engines=engines)
+    first, second = bundle.part().engines
+    asked = replace(first, dla=1, version_compatible=True), replace(second, stripped=True, weight_streaming=3 << 29)
+    manifest = replace(bundle.manifest, parts={"model": replace(bundle.part(), engines=asked)})
+    (tmp_path / "b" / "manifest.json").write_text(manifest_text(manifest))
+    shown = edgebig("inspect", tmp_path / "b").out
+    assert "engines/model.0.engine: tensorrt 10.3.0 for 8.7, DLA core 1, version-compatible\n" in shown
+    assert "for 8.7, without weights, streaming weights, 1536M of them on the GPU\n" in shown

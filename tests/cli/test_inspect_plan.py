@@ -130,3 +130,21 @@ def test_options_that_are_fields_of_the_recipe(edgebig: Run, folder: Path, tmp_p
     for arguments, code, words in wrong:
         result = edgebig("compile", folder / "conv.onnx", *arguments, "-o", tmp_path / "c")
         assert result.code == code and words in result.err and not (tmp_path / "c").exists()
+
+
+def test_what_the_gpu_runs_beside_a_dla(edgebig: Run, folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed")
+    build = {"dla_core": 1, "gpu_fallback": False}
+    for precision in ("int8", "fp16"):
+        recipe = Recipe.of("the request", {"target": "agx-orin-64gb", "precision": precision, "build": build})
+        samples = samples_for(conv_net(), 8)
+        package.compile(folder / "conv.onnx", recipe=recipe, calibration=samples, out=tmp_path / precision)
+    both = edgebig("inspect", tmp_path / "int8", "--plan").out
+    assert both.startswith("part model: int8 for agx-orin-64gb")
+    assert "layers; without the GPU, the others fail the build" in both
+    assert "edgebig_plan" in edgebig("inspect", tmp_path / "int8", "--plan", "--json").json
+    alone = edgebig("inspect", tmp_path / "fp16", "--plan").out.splitlines()
+    assert alone[0] == "part model: DLA core 1 takes 7 of 10 layers; without the GPU, the others fail the build"
+    assert [line.split()[1] for line in alone[2:]] == ["Cast", "GlobalAveragePool", "Cast"]
+    facts = edgebig("inspect", tmp_path / "fp16", "--plan", "--json").json
+    assert set(facts) == {"dla"} and facts["dla"]["model"]["core"] == 1

@@ -14,7 +14,7 @@ from cli_runner import ROOT, Result, Run, environment, run_process
 import edgebig as package
 from edgebig.cli import main as main_module
 
-COMMANDS = ("compile", "run", "inspect", "bench", "eval", "debug", "targets", "recipes", "doctor")
+COMMANDS = ("compile", "run", "inspect", "bench", "eval", "debug", "targets", "recipes", "doctor", "timing-cache")
 
 
 def test_version_and_help(edgebig: Run) -> None:

@@ -10,9 +10,16 @@ import tiny
 
 from edgebig.bundle import Bundle, Engine
 from edgebig.compatibility import Machine
-from edgebig.device.preflight import machine_line, preflight
+from edgebig.device.history import History
+from edgebig.device.preflight import machine_line, preflight, this_build
 
+UNKNOWN = "model: time to build: unknown (nothing was built on this device yet)"
 THOR = Machine(tensorrt="11.4.1", capability="11.0", device="NVIDIA Jetson AGX Thor Developer Kit", is_jetson=True)
+
+
+@pytest.fixture(autouse=True)
+def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEBIG_ENGINES", str(tmp_path / "engines"))
 
 
 def bundle_with(path: Path, *engines: Engine, **sizes: int) -> Bundle:
@@ -25,7 +32,8 @@ def test_an_engine_of_another_machine(tmp_path: Path) -> None:
     found = preflight(bundle_with(tmp_path / "b", Engine("e", "tensorrt", "10.3.0", ("8.7",))), "model", THOR)
     assert found.fitting is None and found.builder == "tensorrt"
     assert found.lines("b.bundle") == [
-        "model: built for TensorRT 10.3 on sm_87; this machine has 11.4 on sm_110: run 'edgebig finish b.bundle'"
+        "model: built for TensorRT 10.3 on sm_87; this machine has 11.4 on sm_110: run 'edgebig finish b.bundle'",
+        UNKNOWN,
     ]
 
 
@@ -33,18 +41,43 @@ def test_no_engine_yet_with_estimates(tmp_path: Path) -> None:
     bundle = bundle_with(tmp_path / "b", weight_bytes=100_000_000, activation_bytes=20_000_000, nodes=100)
     found = preflight(bundle, "model", THOR)
     assert found.memory_bytes == 120_000_000 + (500 << 20)
-    assert found.seconds == pytest.approx(55)
+    assert found.seconds is None
     assert found.lines("b.bundle") == [
         "model: no engine yet: run 'edgebig finish b.bundle'",
         "model: about 644 MB of memory to run (an estimate)",
-        "model: about 55 s to build (an estimate from the graph's size alone)",
+        UNKNOWN,
     ]
 
 
 def test_an_earlier_build_is_the_better_estimate(tmp_path: Path) -> None:
     old = Engine("e", "tensorrt", "10.3.0", ("8.7",), built={"seconds": 431.5})
     found = preflight(bundle_with(tmp_path / "b", old, nodes=100), "model", THOR)
-    assert (found.seconds, found.basis) == (431.5, "an earlier build")
+    assert (found.seconds, found.basis) == (431.5, "a build on the machine that compiled it")
+    assert found.lines("b.bundle")[-1] == (
+        "model: about 7 min to build (an estimate from a build on the machine that compiled it)"
+    )
+
+
+def test_what_this_device_took_is_the_best_estimate(tmp_path: Path) -> None:
+    old = Engine("e", "tensorrt", "10.3.0", ("8.7",), built={"seconds": 431.5})
+    bundle, history = bundle_with(tmp_path / "b", old, nodes=100), History(tmp_path / "builds.json")
+    history.add(this_build(bundle, "model", THOR, "tensorrt", seconds=60.0))
+    found = preflight(bundle, "model", THOR, history=history)
+    assert (found.seconds, found.basis) == (60.0, "an earlier build here")
+    larger = bundle_with(tmp_path / "c", nodes=300)
+    graph = replace(this_build(bundle, "model", THOR, "tensorrt", seconds=20.0), graph="another")
+    (tmp_path / "builds.json").unlink()
+    history.add(graph)
+    found = preflight(larger, "model", THOR, history=history)
+    assert (found.seconds, found.basis) == (60.0, "what another model took here")
+    other = preflight(larger, "model", replace(THOR, device="another board"), history=history)
+    assert other.seconds is None
+
+
+def test_an_engine_counts_only_on_the_dla_core_that_is_asked_for(tmp_path: Path) -> None:
+    plain = Engine("e", "tensorrt", "11.4.1", ("11.0",))
+    found = preflight(bundle_with(tmp_path / "b", plain), "model", THOR, dla=0)
+    assert found.fitting is None and found.lines("b")[0] == "model: no engine yet: run 'edgebig finish b'"
 
 
 def test_an_engine_that_runs_here(tmp_path: Path) -> None:

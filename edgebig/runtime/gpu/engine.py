@@ -11,6 +11,7 @@ from typing import Any
 from edgebig.errors import BackendError, MissingExtra
 from edgebig.runtime.gpu.buffers import Binding, dtype_name, numpy_dtype
 from edgebig.runtime.gpu.profiles import Profile, Span
+from edgebig.runtime.gpu.weights import Weights, prepare_weights
 
 _MODULES = {"tensorrt": ("tensorrt",), "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
 _EXTRAS = {"tensorrt": "gpu", "tensorrt-rtx": "rtx"}
@@ -45,8 +46,10 @@ class LoadedEngine:
         tensorrt: the module that runs it.
     """
 
-    def __init__(self, tensorrt: Any, path: Path) -> None:
+    def __init__(self, tensorrt: Any, path: Path, weights: Weights | None = None) -> None:
         """Deserializes the file, whose hash the caller has checked. Host code in the engine stays forbidden.
+
+        ``weights`` says what is to be done about those that the engine does not simply hold.
 
         Raises:
             BackendError: TensorRT refuses it, or it has a tensor that NumPy cannot hold.
@@ -65,9 +68,18 @@ class LoadedEngine:
             )
         self.file_bytes = path.stat().st_size
         self._contexts, self._lock = 0, Lock()
+        if weights is not None:
+            self._prepare(weights)
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
         self.bindings = tuple(self._binding(name) for name in names)
         self.profiles = tuple(self._profile(index) for index in range(self._engine.num_optimization_profiles))
+
+    def _prepare(self, weights: Weights) -> None:
+        problem = prepare_weights(self.tensorrt, self._logger, self._engine, weights)
+        if problem:
+            raise BackendError(
+                f"{self.name}: {problem}: {self.last_error()}: build it anew with 'edgebig finish --force'"
+            )
 
     def new_context(self) -> Any:
         """An execution context with memory of its own.

@@ -1,0 +1,194 @@
+"""Timing caches of a device: named, exported to an equal one, imported, cleared; and what a finish does with them.
+
+TensorRT itself is the recording module of tests/build: only it could join what two devices timed.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed")
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "build"))
+from device.machines import FACTS, L4, l4_bundle, on_the_cpu
+from trt_fake import make_trt
+
+from edgebig.build import BuildOptions, Flavour
+from edgebig.build.timing_cache import TimingKey, read_timing, write_timing
+from edgebig.bundle import Bundle
+from edgebig.device import finish as finish_module
+from edgebig.device.facts import Facts
+from edgebig.device.finish import Listener, finish, options_of
+from edgebig.device.history import History, timing_folder
+from edgebig.device.preflight import preflight
+from edgebig.device.timing import clear_timing, export_timing, import_timing, timing_entries
+from edgebig.errors import UsageError
+from edgebig.runtime import load
+
+ORIN = replace(L4, tensorrt="10.3.0", tensorrt_rtx=None, device="Orin")
+KEY = TimingKey("tensorrt", "10.3.0", "Orin, 8.9", "")
+
+
+@pytest.fixture(autouse=True)
+def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("EDGEBIG_ENGINES", str(tmp_path / "one"))
+    flavour = Flavour("tensorrt", "10.3.0", make_trt(version="10.3.0"))
+    monkeypatch.setattr(finish_module, "find_flavours", lambda: (flavour,))
+    return tmp_path / "one"
+
+
+def built(path: Path, **more: Any) -> list[str]:
+    """Finishes a new bundle with TensorRT 10.3; the graph itself answers for the engine."""
+    heard: list[str] = []
+    l4_bundle(path)
+    finish(
+        path,
+        listener=Listener(heard.append),
+        facts=Facts(ORIN),
+        opened=lambda bundle, part, engine: load(bundle, part=part, prefer="onnxruntime-cpu"),
+        **more,
+    )
+    return heard
+
+
+def written(name: str, kernels: bytes, **changes: str) -> Path:
+    key = replace(KEY, **changes)
+    write_timing(timing_folder() / key.file_name(), key, kernels)
+    return timing_folder() / key.file_name()
+
+
+def test_what_one_device_timed_comes_to_an_equal_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built(tmp_path / "a")
+    (entry,) = timing_entries()
+    assert (entry.key, entry.bytes, entry.pending, entry.problem) == (KEY, len(b"kernel-of-10.3.0"), 0, "")
+    export_timing(tmp_path / "fleet.timing")
+    monkeypatch.setenv("EDGEBIG_ENGINES", str(tmp_path / "two"))
+    written("mine", b"kernel-of-mine")
+    (taken,) = import_timing(tmp_path / "fleet.timing")
+    assert (taken.key, taken.pending) == (KEY, 1)
+    assert timing_entries()[0].pending == 1
+    import_timing(tmp_path / "fleet.timing")
+    assert timing_entries()[0].pending == 1
+    built(tmp_path / "b")
+    assert timing_entries()[0].pending == 0
+    assert read_timing(timing_entries()[0].path)[1] == b"kernel-of-10.3.0 kernel-of-mine"
+    import_timing(tmp_path / "fleet.timing")
+
+
+def test_finish_reads_and_writes_the_fleets_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = tmp_path / "fleet.timing"
+    built(tmp_path / "a", timing_cache=fleet)
+    assert read_timing(fleet) == (KEY, b"kernel-of-10.3.0")
+    monkeypatch.setenv("EDGEBIG_ENGINES", str(tmp_path / "two"))
+    write_timing(fleet, KEY, b"kernel-of-theirs")
+    built(tmp_path / "b", timing_cache=fleet)
+    assert read_timing(fleet) == read_timing(timing_entries()[0].path) == (KEY, b"kernel-of-10.3.0 kernel-of-theirs")
+    write_timing(fleet, replace(KEY, device="Orin NX, 8.7"), b"kernel")
+    with pytest.raises(UsageError, match=r"serves another build: device Orin NX, 8\.7, here Orin, 8\.9: leave it out"):
+        built(tmp_path / "c", timing_cache=fleet)
+    assert Bundle.open(tmp_path / "c").part().engines == ()
+    assert any("cannot write" in line for line in built(tmp_path / "d", timing_cache="/proc/absent/fleet.timing"))
+    assert len(Bundle.open(tmp_path / "d").part().engines) == 1
+
+
+def test_rtx_leaves_the_file_alone_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.setenv("EDGEBIG_ENGINES", str(tmp_path / "one"))
+    l4_bundle(tmp_path / "a")
+    heard: list[str] = []
+    finish(
+        tmp_path / "a",
+        timing_cache=tmp_path / "fleet.timing",
+        listener=Listener(heard.append),
+        facts=FACTS,
+        opened=on_the_cpu,
+    )
+    assert any(line.endswith(f"times nothing: {tmp_path / 'fleet.timing'} is left alone") for line in heard)
+    assert not (tmp_path / "fleet.timing").exists() and timing_entries() == []
+    (past,) = History().builds()
+    assert past.seconds > 0 and past.marks and not past.warm
+    assert list(past.marks.values()) == sorted(past.marks.values()) and 0 < max(past.marks.values()) <= 1
+    bundle = replace(Bundle.open(tmp_path / "a").manifest.parts["model"], engines=())
+    plain = Bundle(tmp_path / "a", replace(Bundle.open(tmp_path / "a").manifest, parts={"model": bundle}))
+    found = preflight(plain, "model", L4)
+    assert (found.seconds, found.basis) == (pytest.approx(past.seconds), "an earlier build here")
+
+
+def test_the_second_build_knows_what_the_first_took(tmp_path: Path) -> None:
+    begun: list[float | None] = []
+    left: list[float | None] = []
+    l4_bundle(tmp_path / "a")
+    for _ in range(2):
+        finish(
+            tmp_path / "a",
+            force=True,
+            listener=Listener(begin=lambda part, seconds: begun.append(seconds), left=left.append),
+            facts=Facts(ORIN),
+            opened=lambda bundle, part, engine: load(bundle, part=part, prefer="onnxruntime-cpu"),
+        )
+    first, second = History().builds()
+    assert begun == [None, first.seconds] and (first.warm, second.warm) == (False, True)
+
+
+def test_several_caches_go_into_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no timing cache is here: 'edgebig finish' makes one where TensorRT builds"):
+        export_timing(tmp_path / "x")
+    written("plain", b"a")
+    written("dla", b"b", flags="dla")
+    with pytest.raises(UsageError, match=r"2 timing caches are here \(.*\): name one with --name, or a folder for all"):
+        export_timing(tmp_path / "x")
+    names = [entry.name for entry in timing_entries()]
+    export_timing(tmp_path / "x", names[0])
+    assert read_timing(tmp_path / "x")[0] == timing_entries()[0].key
+    (tmp_path / "all").mkdir()
+    assert len(export_timing(tmp_path / "all")) == 2
+    assert clear_timing([names[0]]) == 1 and [e.name for e in timing_entries()] == names[1:]
+    assert clear_timing(None) == 1 and timing_entries() == []
+    assert len(import_timing(tmp_path / "all")) == 2
+    with pytest.raises(UsageError, match="no timing cache is called nothing"):
+        clear_timing([names[0], "nothing"])
+    assert len(timing_entries()) == 2
+
+
+def test_bad_files_are_told_and_nothing_is_taken_in(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "some").mkdir()
+    write_timing(tmp_path / "some" / "a.timing", KEY, b"kernel")
+    (tmp_path / "some" / "b.timing").write_bytes((tmp_path / "some" / "a.timing").read_bytes() + b"!")
+    for place, says in (
+        (tmp_path / "absent", "cannot read the timing cache .*absent: No such file or directory"),
+        (tmp_path / "empty", "holds no timing cache"),
+        (tmp_path / "some", r"b\.timing is damaged: copy it anew"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            import_timing(place)
+    assert timing_entries() == []
+    damaged = written("x", b"kernel")
+    damaged.write_bytes(damaged.read_bytes() + b"!")
+    (entry,) = timing_entries()
+    assert entry.key is None and entry.problem.endswith("is damaged: copy it anew")
+
+
+def test_a_bundles_recipe_says_what_finish_asks_of_the_builder(tmp_path: Path) -> None:
+    bundle = l4_bundle(tmp_path / "a")
+    asked = {"workspace": 1 << 30, "dla_core": None, "version_compatible": True}
+    manifest = replace(bundle.manifest, recipe={"build": asked})
+    kept = Bundle(bundle.path, manifest)
+    assert options_of(kept) == BuildOptions(workspace_bytes=1 << 30, version_compatible=True)
+    assert options_of(kept, {"workspace": "2G"}).workspace_bytes == 2 << 30
+    assert options_of(Bundle(bundle.path, replace(manifest, recipe={"build": 3}))) == BuildOptions()
+
+
+def test_options_are_in_the_engines_facts(tmp_path: Path) -> None:
+    options = BuildOptions(hardware_compatible="ampere+", strip_weights=True, weight_streaming=True)
+    built(tmp_path / "a", options=options)
+    (engine,) = Bundle.open(tmp_path / "a").part().engines
+    assert (engine.hardware_compatible, engine.stripped, engine.weight_streaming) == (True, True, "auto")
+    assert (engine.built or {})["hardware_level"] == "ampere+"
+    with pytest.raises(UsageError, match="for discrete GPUs: TensorRT lacks it on a Jetson"):
+        finish(tmp_path / "a", options=options, facts=Facts(replace(ORIN, is_jetson=True)))
