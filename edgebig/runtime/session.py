@@ -8,8 +8,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from weakref import finalize
 
-from edgebig.errors import UsageError
-from edgebig.runtime.backend import Array, Measures
+from edgebig.errors import BackendError, UsageError
+from edgebig.runtime.backend import Array, KeepsOnDevice, Measures
 from edgebig.runtime.core import Core, Loaded, Reopen, Source, Trace
 from edgebig.runtime.shapes import Given, input_shapes
 from edgebig.runtime.stats import Stats
@@ -113,6 +113,30 @@ class Session:
         for number, name in loaded.slots:  # a third of what dict(zip()) takes
             answer[name] = found[number]
         return answer
+
+    def run_on_device(self, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, Any]:
+        """Runs the model once and leaves the outputs in the GPU's memory.
+
+        Args:
+            inputs, outputs: as for :meth:`run`.
+
+        Returns:
+            An array on the GPU for each output asked, by name: ``torch.from_dlpack(y)``, ``cupy.asarray(y)`` and the
+            like use it without a copy, and ``y.numpy()`` makes one in main memory. The work is done, no later run
+            writes into it, and it outlives the session.
+
+        Raises:
+            InputError, BackendError: as :meth:`run`; or the backend runs on no GPU.
+        """
+
+        def work(loaded: Loaded) -> dict[str, Any]:
+            backend = loaded.backend
+            if not isinstance(backend, KeepsOnDevice):
+                raise BackendError(f"{loaded.name} has no device that outputs could stay on: use run()")
+            names = loaded.asked(outputs)
+            return dict(zip(names, backend.run_on_device(names, loaded.check(inputs)), strict=True))
+
+        return self._core.call(work)
 
     def run_async(
         self, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None, *, timeout: float | None = None
