@@ -78,7 +78,10 @@ class Task:
         if self.deadline is not None and monotonic() >= self.deadline:
             self.expire()
         with self._lock:
-            return not self._settled and self.future.set_running_or_notify_cancel()
+            goes = not self._settled and self.future.set_running_or_notify_cancel()
+        if not goes:
+            self.inputs = None
+        return goes
 
     def finish(self, result: Result | None, error: BaseException | None) -> None:
         """Hands the result over, unless the deadline has passed: then it is dropped."""
@@ -230,9 +233,15 @@ class Timekeeper:
         if task.deadline is None or task.future.done():
             return
         with self._changed:
+            self._forget_done()
             heapq.heappush(self._due, (task.deadline, next(self._number), task))
             if self._due[0][2] is task:
                 self._changed.notify()
+
+    def _forget_done(self) -> None:
+        """So that no more are kept than wait, however long their time is."""
+        while self._due and self._due[0][2].future.done():
+            heapq.heappop(self._due)
 
     def close(self) -> None:
         """Ends the thread. A task that still runs finds out by itself that it is too late."""
@@ -245,8 +254,7 @@ class Timekeeper:
             with self._changed:
                 if self._closed:
                     return
-                while self._due and self._due[0][2].future.done():
-                    heapq.heappop(self._due)
+                self._forget_done()
                 left = self._due[0][0] - monotonic() if self._due else None
                 if left is None or left > 0:
                     self._changed.wait(left)

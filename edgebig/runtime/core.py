@@ -185,6 +185,7 @@ class Core:
             self.recorder.failed()
             raise
         with self._lock:
+            self.usable()  # closed meanwhile
             if self.workers is None:
                 self.workers = Workers(self._of_task, self._in_flight, self._queue)
         return self.workers.submit(Task(inputs, names, timeout, self.recorder.dropped), watched=watched)

@@ -209,6 +209,15 @@ def test_arrays_are_let_go_once_done(tmp_path: Path) -> None:
         until(lambda: gone() is None)
 
 
+def test_tasks_with_a_long_time_are_not_kept(tmp_path: Path) -> None:
+    tiny.write_bundle(tmp_path / "b", {"model": tiny.add_one()})
+    with load(tmp_path / "b", threads=1, in_flight=1) as session:
+        for _ in range(200):
+            session.run_async({"x": np.zeros((1, 3), np.float32)}, timeout=1000).result(10)
+        workers = session._core.workers
+        assert workers is not None and workers._clock is not None and len(workers._clock._due) <= 2
+
+
 def test_a_session_that_is_dropped_ends_its_threads(tmp_path: Path) -> None:
     import gc
 

@@ -43,6 +43,16 @@ def test_what_is_written_into_the_inputs_is_computed_into_the_outputs(tmp_path: 
         assert session.stats().calls == 3
 
 
+@pytest.mark.parametrize("batch", [0, 1, 7])
+def test_a_binding_gives_what_run_gives(tmp_path: Path, batch: int) -> None:
+    with opened(tmp_path, tiny.mlp()) as session:
+        binding = session.bind({"batch": batch})
+        for seed in range(3):
+            x = np.random.default_rng(seed).normal(size=(batch, 8)).astype(np.float32)
+            binding.inputs["x"][...] = x
+            np.testing.assert_array_equal(binding.run()["y"], session.run({"x": x})["y"])
+
+
 def test_inputs_cannot_be_replaced_by_mistake(tmp_path: Path) -> None:
     with opened(tmp_path, runnets.static()) as session:
         binding = session.bind()

@@ -12,7 +12,7 @@ import tiny
 from fake_cuda import FakeCuda
 from fake_tensorrt import FakeTensorRt
 
-from edgebig.errors import InputError
+from edgebig.errors import BackendError, InputError
 from edgebig.runtime import load
 from edgebig.runtime.backend import Binds, Measures
 from edgebig.runtime.tensorrt import TensorRtBackend
@@ -58,10 +58,17 @@ def test_a_binding_is_a_cuda_graph_on_page_locked_arrays(cuda: FakeCuda, bundle:
 
 def test_arrays_on_the_gpu_pass_the_session(cuda: FakeCuda, bundle: Path) -> None:
     with load(bundle) as session:
-        backend = session._core.usable().backend
-        assert isinstance(backend, TensorRtBackend)
-        (x,) = backend.run_on_device(["y"], {"x": X})
+        x = session.run_on_device({"x": X})["y"]
+        assert session.stats().calls == 1
         np.testing.assert_array_equal(session.run({"x": x})["y"], X + 2)
         with pytest.raises(InputError, match="the engine takes 1x3 to 8x3"):
             session.run({"x": np.zeros((9, 3), np.float32)})
+        with pytest.raises(InputError, match="no output 'z'"):
+            session.run_on_device({"x": X}, ["z"])
+    np.testing.assert_array_equal(x.numpy(), X + 1)
     del x
+    with (
+        load(bundle, require="onnxruntime-cpu") as session,
+        pytest.raises(BackendError, match=r"onnxruntime-cpu has no device that outputs could stay on: use run\(\)"),
+    ):
+        session.run_on_device({"x": X})

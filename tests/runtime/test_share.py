@@ -188,6 +188,26 @@ def test_waiting_for_a_turn_has_a_deadline() -> None:
         session.close()
 
 
+def test_a_wait_that_is_interrupted_leaves_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = share()
+
+    def interrupted(timeout: float | None = None) -> bool:
+        raise KeyboardInterrupt
+
+    def wait_in_a_thread() -> None:
+        with pytest.raises(KeyboardInterrupt), device.turn(9, None):
+            pass
+
+    with device.turn(0, None):
+        monkeypatch.setattr(device._changed, "wait", interrupted)
+        thread = threading.Thread(target=wait_in_a_thread)
+        thread.start()
+        thread.join(20)
+        monkeypatch.undo()
+    log: list[str] = []
+    assert placed(device, "next", 0, log).run(X)["y"].tolist() == [[0, 0, 0]] and device._waiting == []
+
+
 def test_a_thread_that_has_its_turn_may_run_another_model() -> None:
     log: list[str] = []
     device = share()
