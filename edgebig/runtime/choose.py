@@ -283,14 +283,14 @@ def _of_gpu_engine(bundle: Bundle, engine: Engine) -> Candidate:
 
 
 def _on_providers(part: Part, problem: str) -> list[Candidate]:
-    """The portable graph on ONNX Runtime's GPU providers."""
+    """The portable graph on ONNX Runtime's GPU providers, whose large libraries are looked for when one is opened."""
     reasons = dict.fromkeys(_PROVIDERS, problem)
     if not problem:
         from edgebig.runtime.gpu.cuda import Cuda, import_cuda
-        from edgebig.runtime.onnxruntime_gpu import provider_problem
+        from edgebig.runtime.onnxruntime_gpu import provider_absent
 
         ort = import_onnxruntime()
-        reasons = {name: provider_problem(ort, provider) for name, provider in _PROVIDERS.items()}
+        reasons = {name: provider_absent(ort, provider) for name, provider in _PROVIDERS.items()}
         if not all(reasons.values()):
             try:
                 Cuda(import_cuda())
