@@ -37,7 +37,16 @@ class Task:
         token: what the engine listens to while it runs, where it can be told to stop.
     """
 
-    def __init__(self, inputs: Any, outputs: list[str] | None, timeout: float | None, late: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        inputs: Any,
+        outputs: list[str] | None,
+        timeout: float | None,
+        late: Callable[[], None],
+        owner: object = None,
+    ) -> None:
+        """Takes what the run needs; ``late`` counts it where it is too late, ``owner`` lives until it has ended."""
+        self._owner = owner
         self.inputs, self.outputs = inputs, outputs
         self.timeout = timeout
         self.deadline = None if timeout is None else monotonic() + timeout
@@ -78,14 +87,10 @@ class Task:
         if self.deadline is not None and monotonic() >= self.deadline:
             self.expire()
         with self._lock:
-            goes = not self._settled and self.future.set_running_or_notify_cancel()
-        if not goes:
-            self.inputs = None
-        return goes
+            return not self._settled and self.future.set_running_or_notify_cancel()
 
     def finish(self, result: Result | None, error: BaseException | None) -> None:
         """Hands the result over, unless the deadline has passed: then it is dropped."""
-        self.inputs = None
         if self.deadline is not None and monotonic() > self.deadline:
             self.expire()
         if not self._settle():
@@ -94,6 +99,10 @@ class Task:
             self.future.set_exception(error)
         else:
             self.future.set_result(result or {})
+
+    def let_go(self) -> None:
+        """Holds neither arrays nor session any more."""
+        self.inputs = self._owner = None
 
     def expire(self) -> None:
         """Ends the wait for it. The engine is told to stop where it can be; whatever it still gives is dropped."""
@@ -178,6 +187,7 @@ class Workers:
         for task in left:
             if task.future.cancel():
                 task.future.set_running_or_notify_cancel()  # wakes whoever waits for it
+            task.let_go()
         if self._clock is not None:
             self._clock.close()
         end = None if timeout is None else monotonic() + timeout
@@ -205,8 +215,13 @@ class Workers:
                 del task  # its arrays must not live until the next one comes
 
     def _one(self, task: Task) -> None:
-        if not task.begin():
-            return
+        try:
+            if task.begin():
+                self._settle(task)
+        finally:
+            task.let_go()
+
+    def _settle(self, task: Task) -> None:
         try:
             result = self._work(task)
         except DeadlineError:  # no turn on a shared device

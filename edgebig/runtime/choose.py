@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Literal
@@ -310,7 +310,7 @@ def _portable(bundle: Bundle, part: Part, problem: str) -> Candidate:
 
 def _release(version: str) -> tuple[int, ...]:
     """Major and minor number."""
-    return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+    return tuple(int("".join(takewhile(str.isdigit, number)) or 0) for number in version.split(".")[:2])
 
 
 def _nothing_opens(

@@ -43,7 +43,8 @@ class Session:
         self._core = Core(loaded, trace, place, in_flight, queue)
         self._last = loaded
         self._reopen = reopen
-        # Threads of a session that was dropped without close() must not hold its engine for ever.
+        # One that is dropped without close() must not leave threads behind, nor memory of a device taken. Bindings,
+        # streams and runs in other threads keep it.
         finalize(self, _let_go, self._core).atexit = False
 
     @property
@@ -97,7 +98,7 @@ class Session:
         if loaded is None or outputs is not None or timeout is not None:
             if timeout is None:
                 return core.compute(inputs, outputs)
-            return core.submit(inputs, outputs, timeout, watched=False).result()
+            return core.submit(inputs, outputs, timeout, watched=False, owner=self).result()
         start = perf_counter_ns()
         try:
             found = loaded.run(loaded.names, loaded.check(inputs))
@@ -159,7 +160,7 @@ class Session:
             BackendError: the session is closed.
             DeadlineError: there was no room in time.
         """
-        return self._core.submit(inputs, outputs, timeout, watched=True).future
+        return self._core.submit(inputs, outputs, timeout, watched=True, owner=self).future
 
     def bind(self, shapes: Given | None = None, outputs: Sequence[str] | None = None) -> Binding:
         """Makes input and output arrays once, for calls that allocate nothing.
@@ -179,7 +180,7 @@ class Session:
 
         loaded = self._core.usable()
         sizes = input_shapes(loaded.inputs, shapes, loaded.usual)
-        return Binding(self._core, sizes, loaded.asked(outputs))
+        return Binding(self._core, sizes, loaded.asked(outputs), self)
 
     def stream(
         self,
@@ -298,5 +299,8 @@ class Session:
 
 
 def _let_go(core: Core) -> None:
+    loaded = core.close()
     if core.workers is not None:
         core.workers.close(timeout=0)
+    if loaded is not None:
+        loaded.close()

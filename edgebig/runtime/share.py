@@ -34,7 +34,6 @@ class SharedDevice:
             raise UsageError(f"memory must be 1 byte or more, found {memory}")
         self.memory = memory
         self._slots = slots
-        self._held: dict[int, tuple[str, int]] = {}
         self._number = count()
         self._forked()
         _DEVICES.add(self)
@@ -129,7 +128,8 @@ class SharedDevice:
                 self._held.pop(number, None)
 
     def _forked(self) -> None:
-        """A state in which nobody runs: at the beginning, and in the child of a fork, which has no other thread."""
+        """The state at the beginning, and in the child of a fork, which has no other thread and no engine."""
+        self._held: dict[int, tuple[str, int]] = {}
         self._changed = Condition()
         self._free = self._slots
         self._waiting: list[tuple[int, int]] = []

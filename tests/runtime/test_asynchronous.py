@@ -83,7 +83,7 @@ def test_what_does_not_fit_is_said_at_the_call(held: Held) -> None:
         session.run(x(0), timeout=-1)
     with pytest.raises(UsageError, match="in_flight must be 1 or more, found 0"):
         load("nowhere", in_flight=0)
-    assert session.stats().errors == 1
+    assert session.stats().errors == 2
 
 
 def test_a_late_result_is_dropped_and_counted(held: Held) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -92,6 +93,52 @@ def test_a_graph_that_is_wrong_about_its_axes_works_all_the_same(tmp_path: Path)
             binding.inputs["x"][...] = [number, 5]
             assert binding.run()["y"].tolist() == [number, 5, number, 5]
         assert session.stats().errors == 0
+
+
+class Shaky:
+    """A backend that fails when it is told to: ``y = x + 1``, and ``twice = concat(x, x)``, whose axis is misnamed."""
+
+    fails = 0
+
+    def run(self, outputs: Sequence[str], feeds: dict[str, Any]) -> list[Any]:
+        if self.fails:
+            self.fails -= 1
+            raise BackendError("not now")
+        answers = {"y": feeds["x"] + 1, "twice": np.concatenate([feeds["x"], feeds["x"]])}
+        return [answers[name] for name in outputs]
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_failure_that_passes_leaves_the_buffers_in_place() -> None:
+    spec = TensorSpec("x", "float32", ("n",))
+    outputs = [TensorSpec("y", "float32", ("n",)), TensorSpec("twice", "float32", ("n",))]
+    backend = Shaky()
+    with Session(Loaded(backend, "shaky", [spec], outputs)) as session:
+        only = session.bind({"n": 2}, outputs=["y"])
+        y = only.outputs["y"]
+        for fails, errors in ((0, 0), (1, 0), (2, 1), (0, 0)):
+            backend.fails = fails
+            only.inputs["x"][...] += 1
+            if errors:
+                with pytest.raises(BackendError, match="^not now$"):
+                    only.run()
+            else:
+                assert only.run()["y"] is y and y.tolist() == (only.inputs["x"] + 1).tolist()
+        both = session.bind({"n": 2})
+        y = both.outputs["y"]
+        for value in (1, 2):
+            both.inputs["x"][...] = value
+            found = both.run()
+            assert found["y"] is y and y.tolist() == [value + 1] * 2
+            assert found["twice"].tolist() == [value] * 4
+
+
+def test_a_binding_keeps_its_session(tmp_path: Path) -> None:
+    binding = opened(tmp_path, runnets.static()).bind()
+    gc.collect()
+    assert binding.run()["y"].tolist() == [[0, 0, 0]] * 2
 
 
 def test_sizes_that_are_nowhere_are_asked_for(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Sequence
@@ -67,6 +68,21 @@ def test_a_failed_load_and_a_reload_give_memory_back(tmp_path: Path) -> None:
         with load(one, device=device), pytest.raises(BackendError, match="close a session"):
             session.reload(one)  # the old and the new one are there together for a moment
         assert session.run(X)["y"].tolist() == [[1, 1, 1]]
+    assert device.used == 0
+
+
+def test_a_session_that_is_dropped_gives_memory_back(tmp_path: Path) -> None:
+    one = tiny.write_bundle(tmp_path / "one", {"model": tiny.add_one()})
+    device = share()
+    session = load(one, device=device)
+    future = session.run_async(X)
+    assert device.used > 0
+    del session
+    assert future.result(20)["y"].tolist() == [[1, 1, 1]]
+    end = time.monotonic() + 20
+    while device.used and time.monotonic() < end:
+        gc.collect()
+        time.sleep(0.005)
     assert device.used == 0
 
 
