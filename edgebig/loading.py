@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from typing import Literal
 
 from edgebig.bundle import Bundle
 from edgebig.runtime import Session, SharedDevice
 from edgebig.runtime import load as load_here
-from edgebig.runtime.core import Trace
+from edgebig.runtime.core import Source, Trace
 
 
 def load(
-    path: str | os.PathLike[str],
+    path: Source,
     *,
     part: str | None = None,
     prefer: str | None = None,
@@ -34,7 +33,7 @@ def load(
     than the preferred one was taken.
 
     Args:
-        path: the bundle's folder.
+        path: the bundle's folder, or an opened bundle.
         part: which of the model's graphs, for models with several (``encoder``, ``decoder``).
         prefer: the backend to try before the others (``tensorrt``).
         require: the backend to use and no other (``onnxruntime-cpu``).

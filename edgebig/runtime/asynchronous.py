@@ -37,7 +37,16 @@ class Task:
         token: what the engine listens to while it runs, where it can be told to stop.
     """
 
-    def __init__(self, inputs: Any, outputs: list[str] | None, timeout: float | None, late: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        inputs: Any,
+        outputs: list[str] | None,
+        timeout: float | None,
+        late: Callable[[], None],
+        owner: object = None,
+    ) -> None:
+        """Takes what the run needs; ``late`` counts it where it is too late, ``owner`` lives until it has ended."""
+        self._owner = owner
         self.inputs, self.outputs = inputs, outputs
         self.timeout = timeout
         self.deadline = None if timeout is None else monotonic() + timeout
@@ -82,7 +91,6 @@ class Task:
 
     def finish(self, result: Result | None, error: BaseException | None) -> None:
         """Hands the result over, unless the deadline has passed: then it is dropped."""
-        self.inputs = None
         if self.deadline is not None and monotonic() > self.deadline:
             self.expire()
         if not self._settle():
@@ -91,6 +99,10 @@ class Task:
             self.future.set_exception(error)
         else:
             self.future.set_result(result or {})
+
+    def let_go(self) -> None:
+        """Holds neither arrays nor session any more."""
+        self.inputs = self._owner = None
 
     def expire(self) -> None:
         """Ends the wait for it. The engine is told to stop where it can be; whatever it still gives is dropped."""
@@ -175,6 +187,7 @@ class Workers:
         for task in left:
             if task.future.cancel():
                 task.future.set_running_or_notify_cancel()  # wakes whoever waits for it
+            task.let_go()
         if self._clock is not None:
             self._clock.close()
         end = None if timeout is None else monotonic() + timeout
@@ -202,8 +215,13 @@ class Workers:
                 del task  # its arrays must not live until the next one comes
 
     def _one(self, task: Task) -> None:
-        if not task.begin():
-            return
+        try:
+            if task.begin():
+                self._settle(task)
+        finally:
+            task.let_go()
+
+    def _settle(self, task: Task) -> None:
         try:
             result = self._work(task)
         except DeadlineError:  # no turn on a shared device
@@ -230,9 +248,15 @@ class Timekeeper:
         if task.deadline is None or task.future.done():
             return
         with self._changed:
+            self._forget_done()
             heapq.heappush(self._due, (task.deadline, next(self._number), task))
             if self._due[0][2] is task:
                 self._changed.notify()
+
+    def _forget_done(self) -> None:
+        """So that no more are kept than wait, however long their time is."""
+        while self._due and self._due[0][2].future.done():
+            heapq.heappop(self._due)
 
     def close(self) -> None:
         """Ends the thread. A task that still runs finds out by itself that it is too late."""
@@ -245,8 +269,7 @@ class Timekeeper:
             with self._changed:
                 if self._closed:
                     return
-                while self._due and self._due[0][2].future.done():
-                    heapq.heappop(self._due)
+                self._forget_done()
                 left = self._due[0][0] - monotonic() if self._due else None
                 if left is None or left > 0:
                     self._changed.wait(left)

@@ -90,3 +90,17 @@ class Measures(Protocol):
 
     def device_memory(self) -> int:
         """Bytes of the device's memory: the engine, contexts and buffers."""
+
+
+@runtime_checkable
+class KeepsOnDevice(Protocol):
+    """A backend whose outputs can stay in its device's memory."""
+
+    def run_on_device(self, outputs: Sequence[str], feeds: dict[str, Array]) -> list[Any]:
+        """As :meth:`Backend.run`, but gives arrays of the device: with DLPack and ``__cuda_array_interface__``.
+
+        They are the caller's: no later run writes into them, and they outlive the backend.
+
+        Raises:
+            BackendError: the engine failed, or was closed.
+        """

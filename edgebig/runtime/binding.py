@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from time import perf_counter_ns
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -36,16 +37,21 @@ class Binding:
     """
 
     def __init__(
-        self, core: Core, shapes: Mapping[str, Shape], outputs: Sequence[str], buffers: Mapping[str, Array]
+        self,
+        core: Core,
+        shapes: Mapping[str, Shape],
+        outputs: Sequence[str],
+        buffers: Mapping[str, Array],
+        owner: object,
     ) -> None:
-        """Makes the arrays; :meth:`Session.bind` has worked out the shapes and checked the names.
+        """Makes the arrays; :meth:`Session.bind` has worked out the shapes and checked the names, and is kept alive.
 
         Raises:
             BackendError: the engine takes no such shapes.
             InputError: NumPy lacks a type.
             UsageError: there are ``buffers``, and the engine computes from memory of its own kind.
         """
-        self._core = core
+        self._core, self._owner = core, owner
         self._busy = self._closed = False
         self._step: Callable[[], Sequence[Array]]
         self._bound: Bound
@@ -154,16 +160,32 @@ class Binding:
             if not promised:
                 raise error
             self._outputs.update(dict.fromkeys(promised))
-            self._bound.close()
-            self._tie(loaded)
             try:
-                return self._step()
+                self._bound.close()
+                self._tie(loaded)
+                made = dict(zip(self._free, self._step(), strict=True))
             except BackendError:  # it was something else
                 self._outputs.update(promised)
-                self._tie(loaded)
+                with suppress(BackendError):
+                    self._tie(loaded)
                 raise error from None
+            return self._keep_buffers(loaded, promised, made)
 
         return again
+
+    def _keep_buffers(self, loaded: Loaded, promised: dict[str, Array], made: dict[str, Array]) -> list[Array]:
+        """Gives outputs their buffers back that do fit, and returns the others.
+
+        Where all fit, the first failure was one that passes, and the caller may still hold the arrays.
+        """
+        fitting = {name: buffer for name, buffer in promised.items() if made[name].shape == buffer.shape}
+        for name, buffer in fitting.items():
+            np.copyto(buffer, made.pop(name), casting="no")
+        if fitting:
+            self._outputs.update(fitting)
+            self._bound.close()
+            self._tie(loaded)
+        return list(made.values())
 
 
 class CopiedBuffers:

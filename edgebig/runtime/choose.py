@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Literal
@@ -281,14 +281,14 @@ def _of_gpu_engine(bundle: Bundle, engine: Engine) -> Candidate:
 
 
 def _on_providers(part: Part, problem: str) -> list[Candidate]:
-    """The portable graph on ONNX Runtime's GPU providers."""
+    """The portable graph on ONNX Runtime's GPU providers, whose large libraries are looked for when one is opened."""
     reasons = dict.fromkeys(_PROVIDERS, problem)
     if not problem:
         from edgebig.runtime.gpu.cuda import Cuda, import_cuda
-        from edgebig.runtime.onnxruntime_gpu import provider_problem
+        from edgebig.runtime.onnxruntime_gpu import provider_absent
 
         ort = import_onnxruntime()
-        reasons = {name: provider_problem(ort, provider) for name, provider in _PROVIDERS.items()}
+        reasons = {name: provider_absent(ort, provider) for name, provider in _PROVIDERS.items()}
         if not all(reasons.values()):
             try:
                 Cuda(import_cuda())
@@ -308,7 +308,7 @@ def _portable(bundle: Bundle, part: Part, problem: str) -> Candidate:
 
 def _release(version: str) -> tuple[int, ...]:
     """Major and minor number."""
-    return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+    return tuple(int("".join(takewhile(str.isdigit, number)) or 0) for number in version.split(".")[:2])
 
 
 def _nothing_opens(

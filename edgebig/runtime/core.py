@@ -161,13 +161,20 @@ class Core:
         return self.call(work, task=task)
 
     def submit(
-        self, inputs: Mapping[str, Any], outputs: Sequence[str] | None, timeout: float | None, *, watched: bool
+        self,
+        inputs: Mapping[str, Any],
+        outputs: Sequence[str] | None,
+        timeout: float | None,
+        *,
+        watched: bool,
+        owner: object,
     ) -> Task:
         """Queues a run, checked already.
 
         Args:
             inputs, outputs, timeout: as for :meth:`Session.run_async`.
             watched: whether the deadline is enforced for the caller.
+            owner: what must live until the run has ended.
 
         Raises:
             InputError, BackendError, DeadlineError: as :meth:`Session.run_async`.
@@ -178,16 +185,18 @@ class Core:
         if timeout is not None and not timeout >= 0:
             raise UsageError(f"timeout must be 0 seconds or more, found {timeout}")
         loaded = self.usable()
-        names = None if outputs is None else loaded.asked(outputs)
         try:
+            names = None if outputs is None else loaded.asked(outputs)
             loaded.check(inputs)
         except InputError:
             self.recorder.failed()
             raise
         with self._lock:
+            self.usable()  # closed meanwhile
             if self.workers is None:
                 self.workers = Workers(self._of_task, self._in_flight, self._queue)
-        return self.workers.submit(Task(inputs, names, timeout, self.recorder.dropped), watched=watched)
+        task = Task(inputs, names, timeout, self.recorder.dropped, owner)
+        return self.workers.submit(task, watched=watched)
 
     def call(
         self, work: Callable[[Loaded], T], *, task: Task | None = None, counted: bool = True, name: str = "run"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -216,10 +215,12 @@ def import_onnxruntime() -> ModuleType:
 
 def _brief(error: Exception) -> str:
     """The error's text without ONNX Runtime's code prefix, of a length that people read."""
+    import re  # what is compiled here would slow every load
+
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", " ".join(str(error).split()))
     return text if len(text) <= 400 else text[:400] + "…"
 
 
 def _spec(node: Any) -> TensorSpec:
-    kind = re.sub(r"^tensor\((.*)\)$", r"\1", node.type)
+    kind = node.type[len("tensor(") : -1] if node.type.startswith("tensor(") else node.type
     return TensorSpec(node.name, _DTYPES.get(kind, kind), tuple(node.shape))

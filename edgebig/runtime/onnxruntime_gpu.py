@@ -202,21 +202,26 @@ class OnnxRuntimeGpu:
             raise BackendError(f"ONNX Runtime failed while running {self._graph.name}: {_brief(error)}") from error
 
 
+def provider_absent(onnxruntime: Any, provider: Provider) -> str:
+    """Why this ONNX Runtime was made without the provider; empty where it has it. Loads no library."""
+    if NAMES[provider] in onnxruntime.get_available_providers():
+        return ""
+    return (
+        f"ONNX Runtime {onnxruntime.__version__} here has no {TITLES[provider]} provider: "
+        'pip uninstall onnxruntime, then pip install "edgebig[gpu]"'
+    )
+
+
 def provider_problem(onnxruntime: Any, provider: Provider) -> str:
-    """Why ONNX Runtime has no such provider here; empty where it has, as far as one sees without starting it."""
-    title = TITLES[provider]
-    if NAMES[provider] not in onnxruntime.get_available_providers():
-        return (
-            f"ONNX Runtime {onnxruntime.__version__} here has no {title} provider: "
-            'pip uninstall onnxruntime, then pip install "edgebig[gpu]"'
-        )
-    missing = missing_libraries(onnxruntime, provider)
-    if missing:
-        return (
-            f"ONNX Runtime's {title} provider does not find {', '.join(missing)}: install these versions of CUDA"
-            f"{' and TensorRT' if provider == 'tensorrt' else ' and cuDNN'}, or name their folder in LD_LIBRARY_PATH"
-        )
-    return ""
+    """Why the provider cannot start here, as far as one sees without starting it; loads the libraries that it needs."""
+    absent = provider_absent(onnxruntime, provider)
+    missing = [] if absent else missing_libraries(onnxruntime, provider)
+    if not missing:
+        return absent
+    return (
+        f"ONNX Runtime's {TITLES[provider]} provider does not find {', '.join(missing)}: install these versions of CUDA"
+        f"{' and TensorRT' if provider == 'tensorrt' else ' and cuDNN'}, or name their folder in LD_LIBRARY_PATH"
+    )
 
 
 def _calls(cuda: Any, device: int) -> Cuda | None:

@@ -8,8 +8,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from weakref import finalize
 
-from edgebig.errors import UsageError
-from edgebig.runtime.backend import Array, Measures
+from edgebig.errors import BackendError, UsageError
+from edgebig.runtime.backend import Array, KeepsOnDevice, Measures
 from edgebig.runtime.core import Core, Loaded, Reopen, Source, Trace
 from edgebig.runtime.shapes import Given, input_shapes
 from edgebig.runtime.stats import Stats
@@ -43,28 +43,34 @@ class Session:
         self._core = Core(loaded, trace, place, in_flight, queue)
         self._last = loaded
         self._reopen = reopen
-        # Threads of a session that was dropped without close() must not hold its engine for ever.
+        # One that is dropped without close() must not leave threads behind, nor memory of a device taken. Bindings,
+        # streams and runs in other threads keep it.
         finalize(self, _let_go, self._core).atexit = False
+
+    @property
+    def _shown(self) -> Loaded:
+        """The engine; the last one that there was, once closed."""
+        return self._core.loaded or self._last
 
     @property
     def inputs(self) -> list[TensorSpec]:
         """Names, dtypes and shapes, in the model's order."""
-        return list(self._last.inputs)
+        return list(self._shown.inputs)
 
     @property
     def outputs(self) -> list[TensorSpec]:
         """Names, dtypes and shapes, in the model's order."""
-        return list(self._last.outputs)
+        return list(self._shown.outputs)
 
     @property
     def backend(self) -> str:
         """What runs it (``onnxruntime-cpu``)."""
-        return self._last.name
+        return self._shown.name
 
     @property
     def why(self) -> tuple[str, ...]:
         """For each thing that could have run it, whether it was taken, and why or why not."""
-        return self._last.why
+        return self._shown.why
 
     def run(
         self, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None, *, timeout: float | None = None
@@ -92,7 +98,7 @@ class Session:
         if loaded is None or outputs is not None or timeout is not None:
             if timeout is None:
                 return core.compute(inputs, outputs)
-            return core.submit(inputs, outputs, timeout, watched=False).result()
+            return core.submit(inputs, outputs, timeout, watched=False, owner=self).result()
         start = perf_counter_ns()
         try:
             found = loaded.run(loaded.names, loaded.check(inputs))
@@ -108,6 +114,30 @@ class Session:
         for number, name in loaded.slots:  # a third of what dict(zip()) takes
             answer[name] = found[number]
         return answer
+
+    def run_on_device(self, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, Any]:
+        """Runs the model once and leaves the outputs in the GPU's memory.
+
+        Args:
+            inputs, outputs: as for :meth:`run`.
+
+        Returns:
+            An array on the GPU for each output asked, by name: ``torch.from_dlpack(y)``, ``cupy.asarray(y)`` and the
+            like use it without a copy, and ``y.numpy()`` makes one in main memory. The work is done, no later run
+            writes into it, and it outlives the session.
+
+        Raises:
+            InputError, BackendError: as :meth:`run`; or the backend runs on no GPU.
+        """
+
+        def work(loaded: Loaded) -> dict[str, Any]:
+            backend = loaded.backend
+            if not isinstance(backend, KeepsOnDevice):
+                raise BackendError(f"{loaded.name} has no device that outputs could stay on: use run()")
+            names = loaded.asked(outputs)
+            return dict(zip(names, backend.run_on_device(names, loaded.check(inputs)), strict=True))
+
+        return self._core.call(work)
 
     def run_async(
         self, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None, *, timeout: float | None = None
@@ -130,7 +160,7 @@ class Session:
             BackendError: the session is closed.
             DeadlineError: there was no room in time.
         """
-        return self._core.submit(inputs, outputs, timeout, watched=True).future
+        return self._core.submit(inputs, outputs, timeout, watched=True, owner=self).future
 
     def bind(
         self,
@@ -158,7 +188,7 @@ class Session:
 
         loaded = self._core.usable()
         sizes = input_shapes(loaded.inputs, shapes, loaded.usual)
-        return Binding(self._core, sizes, loaded.asked(outputs), buffers or {})
+        return Binding(self._core, sizes, loaded.asked(outputs), buffers or {}, self)
 
     def stream(
         self,
@@ -204,7 +234,7 @@ class Session:
 
         if runs < 1:
             raise UsageError(f"runs must be 1 or more, found {runs}")
-        specs, usual = self._last.inputs, self._last.usual
+        specs, usual = self._shown.inputs, self._shown.usual
         dtypes = {spec.name: spec.dtype for spec in specs if spec.is_numpy}
         feeds = {n: np.zeros(s, dtypes[n]) for n, s in input_shapes(specs, shapes, usual).items() if n in dtypes}
         for _ in range(runs):
@@ -258,7 +288,7 @@ class Session:
 
         if self._reopen is None:
             raise UsageError("this session was not made by load(): it has nothing to reload")
-        fresh = reloaded(self._reopen, source, self._last, allow_changes)
+        fresh = reloaded(self._reopen, source, self._shown, allow_changes)
         try:
             old, self._last = self._core.replace(fresh), fresh
         except BaseException:  # closed meanwhile
@@ -277,5 +307,8 @@ class Session:
 
 
 def _let_go(core: Core) -> None:
+    loaded = core.close()
     if core.workers is not None:
         core.workers.close(timeout=0)
+    if loaded is not None:
+        loaded.close()

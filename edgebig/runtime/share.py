@@ -34,7 +34,6 @@ class SharedDevice:
             raise UsageError(f"memory must be 1 byte or more, found {memory}")
         self.memory = memory
         self._slots = slots
-        self._held: dict[int, tuple[str, int]] = {}
         self._number = count()
         self._forked()
         _DEVICES.add(self)
@@ -93,21 +92,24 @@ class SharedDevice:
     def _enter(self, me: int, priority: int, deadline: float | None) -> None:
         with self._changed:
             if self._inside[me] == 0:
-                ticket = (-priority, next(self._number))
-                heapq.heappush(self._waiting, ticket)
-                while True:
-                    left = None if deadline is None else deadline - monotonic()
-                    if left is not None and left <= 0:
-                        self._waiting.remove(ticket)
-                        heapq.heapify(self._waiting)
-                        self._changed.notify_all()
-                        raise DeadlineError("no turn on the shared device in time: other models run: raise timeout")
-                    if self._free and self._waiting[0] == ticket:
-                        break
-                    self._changed.wait(left)
-                heapq.heappop(self._waiting)
-                self._free -= 1
+                self._wait_for_turn((-priority, next(self._number)), deadline)
             self._inside[me] += 1
+
+    def _wait_for_turn(self, ticket: tuple[int, int], deadline: float | None) -> None:
+        heapq.heappush(self._waiting, ticket)
+        try:
+            while True:
+                left = None if deadline is None else deadline - monotonic()
+                if left is not None and left <= 0:
+                    raise DeadlineError("no turn on the shared device in time: other models run: raise timeout")
+                if self._free and self._waiting[0] == ticket:
+                    break
+                self._changed.wait(left)
+            self._free -= 1
+        finally:  # Ctrl-C too: a ticket that stays would keep all others waiting
+            self._waiting.remove(ticket)
+            heapq.heapify(self._waiting)
+            self._changed.notify_all()
 
     def _leave(self, me: int) -> None:
         with self._changed:
@@ -126,7 +128,8 @@ class SharedDevice:
                 self._held.pop(number, None)
 
     def _forked(self) -> None:
-        """A state in which nobody runs: at the beginning, and in the child of a fork, which has no other thread."""
+        """The state at the beginning, and in the child of a fork, which has no other thread and no engine."""
+        self._held: dict[int, tuple[str, int]] = {}
         self._changed = Condition()
         self._free = self._slots
         self._waiting: list[tuple[int, int]] = []

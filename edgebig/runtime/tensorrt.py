@@ -92,14 +92,14 @@ class TensorRtBackend:
             InputError: no profile of the engine takes the shapes, or an array on a GPU cannot be used in place.
             BackendError: CUDA or TensorRT failed, the GPU is lost, or it was closed.
         """
-        return self._in_lane(lambda lane: lane.run(outputs, feeds))
+        return self._in_lane(Lane.run, outputs, feeds)
 
     def run_on_device(self, outputs: Sequence[str], feeds: Mapping[str, Any]) -> list[DeviceArray]:
         """As :meth:`run`, but the outputs stay on the GPU: arrays that offer DLPack and ``__cuda_array_interface__``.
 
         They are the caller's, and outlive this backend.
         """
-        return self._in_lane(lambda lane: lane.run_on_device(outputs, feeds, self._blocks))
+        return self._in_lane(Lane.run_on_device, outputs, feeds, self._blocks)
 
     def profile(self, feeds: Mapping[str, Any]) -> list[tuple[str, float]]:
         """Milliseconds of each layer in one run without a CUDA graph, in the engine's order.
@@ -109,7 +109,7 @@ class TensorRtBackend:
         Raises:
             InputError, BackendError: as :meth:`run`.
         """
-        return self._in_lane(lambda lane: lane.layer_times(feeds))
+        return self._in_lane(Lane.layer_times, feeds)
 
     def buffer(self, shape: tuple[int, ...], dtype: str) -> Array:
         """Zeros in page-locked memory, which the GPU reads and writes by itself.
@@ -158,14 +158,15 @@ class TensorRtBackend:
     def _new_arrays(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array | None]) -> BoundArrays:
         return BoundArrays(self._engine, self._cuda, self._cuda_graphs, inputs, outputs)
 
-    def _in_lane(self, work: Callable[[Lane], T]) -> T:
-        return self._guarded(lambda: self._with_lane(work))
-
-    def _with_lane(self, work: Callable[[Lane], T]) -> T:
+    def _in_lane(self, work: Callable[..., T], *args: Any) -> T:
+        """Calls a method of a lane that no other thread uses; written out, for every run comes this way."""
+        if self._lost is not None:
+            raise BackendError(self._lost)
+        before = self._cuda.enter()
         try:
             lane = self._pool.take()
             try:
-                result = work(lane)
+                result = work(lane, *args)
             except InputError:
                 self._pool.give(lane)
                 raise
@@ -174,9 +175,18 @@ class TensorRtBackend:
                 raise
             self._pool.give(lane)
             return result
+        except CudaError as error:
+            self._note(error)
+            raise
         finally:
-            if self._pool.is_empty:
+            if before is not None:
+                self._cuda.leave(before)
+            if self._closed and self._pool.is_empty:
                 self._engine.close()
+
+    def _note(self, error: CudaError) -> None:
+        if error.gone:
+            self._lost = str(error)
 
     def _guarded(self, work: Callable[[], T]) -> T:
         """Work on the device: refused once the GPU is lost."""
@@ -186,8 +196,7 @@ class TensorRtBackend:
         try:
             return work()
         except CudaError as error:
-            if error.gone:
-                self._lost = str(error)
+            self._note(error)
             raise
         finally:
             self._cuda.leave(before)

@@ -83,7 +83,7 @@ def test_what_does_not_fit_is_said_at_the_call(held: Held) -> None:
         session.run(x(0), timeout=-1)
     with pytest.raises(UsageError, match="in_flight must be 1 or more, found 0"):
         load("nowhere", in_flight=0)
-    assert session.stats().errors == 1
+    assert session.stats().errors == 2
 
 
 def test_a_late_result_is_dropped_and_counted(held: Held) -> None:
@@ -207,6 +207,15 @@ def test_arrays_are_let_go_once_done(tmp_path: Path) -> None:
         del array
         gc.collect()
         until(lambda: gone() is None)
+
+
+def test_tasks_with_a_long_time_are_not_kept(tmp_path: Path) -> None:
+    tiny.write_bundle(tmp_path / "b", {"model": tiny.add_one()})
+    with load(tmp_path / "b", threads=1, in_flight=1) as session:
+        for _ in range(200):
+            session.run_async({"x": np.zeros((1, 3), np.float32)}, timeout=1000).result(10)
+        workers = session._core.workers
+        assert workers is not None and workers._clock is not None and len(workers._clock._due) <= 2
 
 
 def test_a_session_that_is_dropped_ends_its_threads(tmp_path: Path) -> None:

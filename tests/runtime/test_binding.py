@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,6 +44,16 @@ def test_what_is_written_into_the_inputs_is_computed_into_the_outputs(tmp_path: 
         assert session.stats().calls == 3
 
 
+@pytest.mark.parametrize("batch", [0, 1, 7])
+def test_a_binding_gives_what_run_gives(tmp_path: Path, batch: int) -> None:
+    with opened(tmp_path, tiny.mlp()) as session:
+        binding = session.bind({"batch": batch})
+        for seed in range(3):
+            x = np.random.default_rng(seed).normal(size=(batch, 8)).astype(np.float32)
+            binding.inputs["x"][...] = x
+            np.testing.assert_array_equal(binding.run()["y"], session.run({"x": x})["y"])
+
+
 def test_inputs_cannot_be_replaced_by_mistake(tmp_path: Path) -> None:
     with opened(tmp_path, runnets.static()) as session:
         binding = session.bind()
@@ -82,6 +93,52 @@ def test_a_graph_that_is_wrong_about_its_axes_works_all_the_same(tmp_path: Path)
             binding.inputs["x"][...] = [number, 5]
             assert binding.run()["y"].tolist() == [number, 5, number, 5]
         assert session.stats().errors == 0
+
+
+class Shaky:
+    """A backend that fails when it is told to: ``y = x + 1``, and ``twice = concat(x, x)``, whose axis is misnamed."""
+
+    fails = 0
+
+    def run(self, outputs: Sequence[str], feeds: dict[str, Any]) -> list[Any]:
+        if self.fails:
+            self.fails -= 1
+            raise BackendError("not now")
+        answers = {"y": feeds["x"] + 1, "twice": np.concatenate([feeds["x"], feeds["x"]])}
+        return [answers[name] for name in outputs]
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_failure_that_passes_leaves_the_buffers_in_place() -> None:
+    spec = TensorSpec("x", "float32", ("n",))
+    outputs = [TensorSpec("y", "float32", ("n",)), TensorSpec("twice", "float32", ("n",))]
+    backend = Shaky()
+    with Session(Loaded(backend, "shaky", [spec], outputs)) as session:
+        only = session.bind({"n": 2}, outputs=["y"])
+        y = only.outputs["y"]
+        for fails, errors in ((0, 0), (1, 0), (2, 1), (0, 0)):
+            backend.fails = fails
+            only.inputs["x"][...] += 1
+            if errors:
+                with pytest.raises(BackendError, match="^not now$"):
+                    only.run()
+            else:
+                assert only.run()["y"] is y and y.tolist() == (only.inputs["x"] + 1).tolist()
+        both = session.bind({"n": 2})
+        y = both.outputs["y"]
+        for value in (1, 2):
+            both.inputs["x"][...] = value
+            found = both.run()
+            assert found["y"] is y and y.tolist() == [value + 1] * 2
+            assert found["twice"].tolist() == [value] * 4
+
+
+def test_a_binding_keeps_its_session(tmp_path: Path) -> None:
+    binding = opened(tmp_path, runnets.static()).bind()
+    gc.collect()
+    assert binding.run()["y"].tolist() == [[0, 0, 0]] * 2
 
 
 def test_sizes_that_are_nowhere_are_asked_for(tmp_path: Path) -> None:

@@ -149,3 +149,34 @@ def test_shapes_pass_exactly_when_one_size_for_each_name_explains_them(
     except InputError:
         passed = False
     assert passed == fits
+
+
+@given(
+    specs=st.lists(st.lists(DIMS, max_size=3), min_size=1, max_size=3),
+    calls=st.lists(st.lists(st.lists(st.integers(1, 2), max_size=3), min_size=3, max_size=3), min_size=2, max_size=8),
+    dtypes=st.lists(st.sampled_from(["float32", "float64"]), min_size=8, max_size=8),
+)
+def test_what_passed_before_changes_no_outcome(
+    specs: list[list[Any]], calls: list[list[list[int]]], dtypes: list[str]
+) -> None:
+    found = [TensorSpec(f"x{i}", "float32", tuple(spec)) for i, spec in enumerate(specs)]
+    used = InputCheck(found)
+
+    def outcome(check: InputCheck, inputs: dict[str, Any]) -> str:
+        try:
+            assert check(inputs) is inputs
+            return "fits"
+        except InputError as error:
+            return str(error)
+
+    for shapes, dtype in zip(calls * 2, dtypes * 2, strict=False):
+        inputs = {spec.name: np.zeros(shape, dtype) for spec, shape in zip(found, shapes, strict=False)}
+        assert outcome(used, inputs) == outcome(InputCheck(found), inputs)
+
+
+def test_no_end_of_shapes_is_remembered() -> None:
+    check = InputCheck([TensorSpec("x", "float32", ("batch",))])
+    for size in range(1000):
+        array = {"x": np.zeros(size, np.float32)}
+        assert check(array) is array and check(array) is array
+    assert len(check._passed) == 64

@@ -169,6 +169,12 @@ def test_onnxruntime_on_the_gpu_serves_where_no_engine_fits(tmp_path: Path, monk
     with load(bundle.path, prefer="onnxruntime-cuda") as session:
         assert session.run(X)["y"].tolist() == [[1, 1, 1]]
     assert ort.opened[-1][0][0][0] == "CUDAExecutionProvider"
+    (tmp_path / "capi/libonnxruntime_providers_tensorrt.so").unlink()
+    with pytest.warns(RuntimeWarning, match="runs on ONNX Runtime here"):
+        session = load(bundle.path)
+    assert session.backend == "onnxruntime-cuda"
+    assert "does not find libonnxruntime_providers_tensorrt.so" in session.why[1]
+    session.close()
     ort.falls_back = True
     with pytest.warns(RuntimeWarning, match="runs on the CPU here"):
         session = load(bundle.path)

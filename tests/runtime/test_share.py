@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Sequence
@@ -67,6 +68,21 @@ def test_a_failed_load_and_a_reload_give_memory_back(tmp_path: Path) -> None:
         with load(one, device=device), pytest.raises(BackendError, match="close a session"):
             session.reload(one)  # the old and the new one are there together for a moment
         assert session.run(X)["y"].tolist() == [[1, 1, 1]]
+    assert device.used == 0
+
+
+def test_a_session_that_is_dropped_gives_memory_back(tmp_path: Path) -> None:
+    one = tiny.write_bundle(tmp_path / "one", {"model": tiny.add_one()})
+    device = share()
+    session = load(one, device=device)
+    future = session.run_async(X)
+    assert device.used > 0
+    del session
+    assert future.result(20)["y"].tolist() == [[1, 1, 1]]
+    end = time.monotonic() + 20
+    while device.used and time.monotonic() < end:
+        gc.collect()
+        time.sleep(0.005)
     assert device.used == 0
 
 
@@ -186,6 +202,26 @@ def test_waiting_for_a_turn_has_a_deadline() -> None:
     assert late.run(X, timeout=10)["y"].tolist() == [[0, 0, 0]]
     for session in (slow, late):
         session.close()
+
+
+def test_a_wait_that_is_interrupted_leaves_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = share()
+
+    def interrupted(timeout: float | None = None) -> bool:
+        raise KeyboardInterrupt
+
+    def wait_in_a_thread() -> None:
+        with pytest.raises(KeyboardInterrupt), device.turn(9, None):
+            pass
+
+    with device.turn(0, None):
+        monkeypatch.setattr(device._changed, "wait", interrupted)
+        thread = threading.Thread(target=wait_in_a_thread)
+        thread.start()
+        thread.join(20)
+        monkeypatch.undo()
+    log: list[str] = []
+    assert placed(device, "next", 0, log).run(X)["y"].tolist() == [[0, 0, 0]] and device._waiting == []
 
 
 def test_a_thread_that_has_its_turn_may_run_another_model() -> None:

@@ -62,6 +62,17 @@ def test_every_run_is_a_span(tmp_path: Path) -> None:
     assert tracer.spans == [("edgebig.run", {"edgebig.backend": "onnxruntime-cpu"})] * 2
 
 
+def test_openings_and_reloads_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tiny.write_bundle(tmp_path / "b", {"model": tiny.add_one()})
+    with caplog.at_level("INFO", logger="edgebig"), load(tmp_path / "b", threads=1) as session:
+        session.reload(tmp_path / "b")
+    assert [record.getMessage() for record in caplog.records if record.name == "edgebig.runtime"] == [
+        f"{tmp_path / 'b'}: opened on onnxruntime-cpu with graphs/model.onnx",
+        f"{tmp_path / 'b'}: opened on onnxruntime-cpu with graphs/model.onnx",
+        f"{tmp_path / 'b'}: reloaded on onnxruntime-cpu, 0 golden outputs compared",
+    ]
+
+
 def test_spans_without_opentelemetry_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     with pytest.raises(BackendError, match="spans need OpenTelemetry: pip install opentelemetry-api"):

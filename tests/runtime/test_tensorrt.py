@@ -69,6 +69,27 @@ def test_shapes_that_recur_are_replayed_with_the_new_values(cuda: FakeCuda, engi
         run(backend, batch(2))
 
 
+def test_the_short_way_takes_nothing_but_what_was_recorded(cuda: FakeCuda, engine: Path) -> None:
+    trt = FakeTensorRt(cuda)
+    backend = TensorRtBackend(engine, tensorrt=trt, cuda=cuda)
+    for start in range(4):
+        run(backend, batch(2, start))
+    for wrong in (batch(2).astype(np.float64), batch(2)[:, :2], batch(2)[0]):
+        with pytest.raises(InputError, match="the engine takes x: float32"):
+            run(backend, wrong)
+    with pytest.raises(InputError, match="'x' is missing"):
+        backend.run(["y"], {})
+    strided = np.repeat(batch(2), 2, axis=1)[:, ::2]
+    launched = cuda.calls.count("cudaGraphLaunch")
+    np.testing.assert_array_equal(run(backend, strided), batch(2) + 1)
+    assert cuda.calls.count("cudaGraphLaunch") == launched + 1
+    assert backend.run([], {"x": batch(2)}) == []
+    for size in (3, 3, 3, 4, 4, 4, 5, 5, 5, 6, 6, 6):  # further graphs; the one of two rows goes
+        np.testing.assert_array_equal(run(backend, batch(size)), batch(size) + 1)
+    np.testing.assert_array_equal(run(backend, batch(2, 5.0)), batch(2, 5.0) + 1)
+    backend.close()
+
+
 def test_a_run_copies_in_runs_copies_out_and_waits_in_this_order(cuda: FakeCuda, engine: Path) -> None:
     backend = TensorRtBackend(engine, tensorrt=FakeTensorRt(cuda), cuda=cuda, cuda_graphs=False)
     run(backend, batch(1))

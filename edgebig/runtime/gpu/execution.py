@@ -17,6 +17,7 @@ from edgebig.runtime.gpu.dlpack import CUDA, Memory
 from edgebig.runtime.gpu.engine import LoadedEngine
 from edgebig.runtime.gpu.profiler import layer_profiler
 from edgebig.runtime.gpu.profiles import Shape
+from edgebig.runtime.gpu.replay import Replay
 
 Array = np.ndarray[Any, Any]
 Feeds = Mapping[str, Array] | Mapping[str, Array | Memory]
@@ -175,6 +176,12 @@ class Execution:
             if graph is not None:
                 self._cuda.quietly(self._cuda.graph_destroy, graph)
         return True
+
+    def replay(self) -> Replay | None:
+        """The short way of its runs, once it is recorded for inputs in main memory."""
+        if self._graph is None or not all(buffer.is_own for buffer in self._inputs):
+            return None
+        return Replay(self._cuda, self._stream, self._graph, self._inputs, self._outputs)
 
     def close(self) -> None:
         """Waits for work still queued, then frees the graph, the context, and the buffers that they use."""

@@ -16,6 +16,7 @@ from edgebig.runtime.gpu.engine import LoadedEngine
 from edgebig.runtime.gpu.execution import Array, Execution
 from edgebig.runtime.gpu.graphs import Recent, SeenBefore
 from edgebig.runtime.gpu.profiles import Shape, choose_profile
+from edgebig.runtime.gpu.replay import Replay
 from edgebig.spec import TensorSpec
 
 _GRAPHS = 4
@@ -45,6 +46,7 @@ class Lane:
         self._graphs: Recent[Key, Execution] = Recent(_GRAPHS, Execution.close)
         self._seen: SeenBefore[Key] = SeenBefore(_REMEMBERED)
         self._may_graph = cuda_graphs
+        self._latest: tuple[Key, Replay | None] | None = None
 
     def run(self, outputs: Sequence[str], feeds: Mapping[str, Any]) -> list[Array]:
         """The named outputs.
@@ -53,6 +55,10 @@ class Lane:
             InputError: an input does not fit.
             BackendError: CUDA or TensorRT failed.
         """
+        if self._latest is not None and self._latest[1] is not None:
+            replayed = self._latest[1].run(outputs, feeds)
+            if replayed is not None:
+                return replayed
         taken, releases = self._take(feeds)
         try:
             shapes = checked_shapes(self._specs, taken)
@@ -61,6 +67,7 @@ class Lane:
             key = (profile, tuple(shapes.values()), addresses)
             recorded = self._graphs.get(key)
             if recorded is not None:
+                self._latest = key, recorded.replay()
                 return recorded.run(outputs, taken, profile)
             result = self._any.run(outputs, taken, profile)
             if self._may_graph and self._seen(key):
@@ -93,6 +100,7 @@ class Lane:
 
     def close(self) -> None:
         """Frees graphs, contexts, buffers, and the stream last."""
+        self._latest = None
         self._graphs.clear()
         self._any.close()
         self._cuda.quietly(self._cuda.stream_destroy, self._stream)
@@ -131,6 +139,9 @@ class Lane:
         if not self._any.can_be_graph:
             self._may_graph = False
             return
+        if self._latest is not None:
+            self._graphs.get(self._latest[0])  # used until now, past its count
+            self._latest = None
         self._graphs.make_room()
         own: Execution | None = None
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from threading import Condition
+from threading import Condition, Lock
 from typing import Generic, TypeVar
 
 from edgebig.errors import BackendError
@@ -21,7 +21,9 @@ class Pool(Generic[T]):
         self._free: list[T] = []
         self._made = 0
         self._closed = False
-        self._changed = Condition()
+        self._lock = Lock()
+        self._changed = Condition(self._lock)
+        self._waiting = 0
 
     def take(self) -> T:
         """A free one, a new one, or the next that becomes free.
@@ -30,16 +32,20 @@ class Pool(Generic[T]):
             BackendError: the pool is closed.
             Exception: a new one cannot be made, and no other is in use that one could wait for.
         """
-        with self._changed:
+        with self._lock:
             while True:
-                if self._closed:
-                    raise BackendError("the session is closed: load the bundle again")
                 if self._free:
                     return self._free.pop()
+                if self._closed:
+                    raise BackendError("the session is closed: load the bundle again")
                 if self._made < self._limit:
                     self._made += 1
                     break
-                self._changed.wait()
+                self._waiting += 1
+                try:
+                    self._changed.wait()
+                finally:
+                    self._waiting -= 1
         try:
             return self._make()
         except Exception:
@@ -54,10 +60,11 @@ class Pool(Generic[T]):
 
     def give(self, item: T) -> None:
         """Gives one back."""
-        with self._changed:
+        with self._lock:
             if not self._closed:
                 self._free.append(item)
-                self._changed.notify()
+                if self._waiting:
+                    self._changed.notify()
                 return
         self.drop(item)
 
