@@ -17,6 +17,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "vision": ("PIL",),
     "text": ("tokenizers",),
     "data": ("pyarrow",),
+    "examples": ("PIL", "fastapi", "cv2", "uvicorn"),
     "eval": ("torchmetrics", "jiwer", "sacrebleu", "pycocotools"),
 }
 """Import names of what each extra installs, beside what the base install brings."""

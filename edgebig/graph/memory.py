@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
+import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -73,9 +75,21 @@ def load(values: Iterable[ir.Value]) -> None:
 
 
 def write_to(tensor: ir.TensorProtocol, stream: Any) -> None:
-    """Writes a tensor's bytes to whatever has a ``write``, in pieces where it lies in a file."""
+    """Writes a tensor's bytes to whatever has a ``write``, in pieces where it lies in a file.
+
+    Raises:
+        OSError: they cannot be written.
+    """
     if isinstance(tensor, ir.Tensor | ir.ExternalTensor):
-        tensor.tofile(stream)
+        try:
+            tensor.tofile(stream)
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            # NumPy tells how much was written, but not why it ended there: for files it is the disk
+            raise OSError(
+                errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} ({error})", getattr(stream, "name", None)
+            ) from error
     else:
         stream.write(tensor.tobytes())
 
