@@ -40,8 +40,7 @@ def fuse_biases(path: Path) -> int:
         main.remove([add, node], safe=True)
         fused += 1
     if fused:
-        ir.external_data.load_to_model(model)
-        ir.save(model, path)
+        ir.save(model, path)  # weights in a file beside it stay there
     return fused
 
 

@@ -7,11 +7,13 @@ https://protobuf.dev/programming-guides/encoding/), so that the weights go last,
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 
@@ -91,7 +93,11 @@ def _set_aside(graph: ir.Graph) -> Iterator[Mapping[str, ir.TensorProtocol]]:
 
 def _write(values: ir.TensorProtocol, stream: BinaryIO) -> None:
     before = stream.tell()
-    write_to(values, stream)
+    array = values.numpy() if isinstance(values, ir.Tensor) and sys.byteorder == "little" else None
+    if array is not None and array.nbytes == values.nbytes and array.flags.c_contiguous:
+        stream.write(array.reshape(-1).view(np.uint8).data)  # NumPy's tofile opens the file anew for each array
+    else:
+        write_to(values, stream)
     written = stream.tell() - before
     if written != values.nbytes:  # the lengths before it would lie, and the file be another model
         raise OSError(f"the weight {values.name} has {values.nbytes} bytes, {written} were written")

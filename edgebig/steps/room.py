@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from edgebig.graph import Graph
 from edgebig.request import Request
-from edgebig.steps.sizes import Values, values_of
+from edgebig.steps.sizes import Sizer
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -24,18 +24,17 @@ class Room:
     """What a graph needs of its target's memory.
 
     Attributes:
-        graph: in float32.
+        sizer: of the graph in float32.
         target: its name.
         memory: of the target, in bytes.
-        weight_share, value_share: bytes of a weight, and of a value, over those in ``graph``.
+        weight_share, value_share: bytes of a weight, and of a value, over those in the graph.
     """
 
-    graph: Graph
+    sizer: Sizer
     target: str
     memory: int
     weight_share: float
     value_share: float
-    _known: dict[tuple[tuple[str, tuple[int, ...]], ...], Values | None] = field(default_factory=dict)
 
     @classmethod
     def of(cls, graph: Graph, request: Request) -> Room | None:
@@ -45,7 +44,7 @@ class Room:
         precision = request.recipe.precision
         share = _WEIGHTS.get(precision, _OTHER_WEIGHTS)
         memory = int(request.target.memory_gb * 1e9)
-        return cls(graph, request.target.name, memory, share, 1.0 if precision == "fp32" else 0.5)
+        return cls(Sizer(graph), request.target.name, memory, share, 1.0 if precision == "fp32" else 0.5)
 
     def fits(self, shapes: Shapes) -> bool:
         """Whether the estimate stays within the share; yes where nothing can be told."""
@@ -53,12 +52,12 @@ class Room:
 
     def needed(self, shapes: Shapes) -> int:
         """Bytes of weights, and of the values that live at once: an estimate."""
-        values = self._values(shapes)
+        values = self.sizer.values(shapes)
         return self._weights() + int(self.value_share * (0 if values is None else max(values.peak, values.held)))
 
     def least(self, shapes: Shapes) -> int:
         """Bytes of weights, inputs and outputs: less is not possible."""
-        values = self._values(shapes)
+        values = self.sizer.values(shapes)
         return self._weights() + int(self.value_share * (0 if values is None else values.held))
 
     def text(self, shapes: Shapes) -> str:
@@ -69,10 +68,4 @@ class Room:
         )
 
     def _weights(self) -> int:
-        return int(self.weight_share * self.graph.weight_bytes)
-
-    def _values(self, shapes: Shapes) -> Values | None:
-        key = tuple(sorted(shapes.items()))
-        if key not in self._known:
-            self._known[key] = values_of(self.graph, shapes)
-        return self._known[key]
+        return int(self.weight_share * self.sizer.graph.weight_bytes)

@@ -16,7 +16,7 @@ from edgebig.source import SourcePart
 from edgebig.spec import TensorSpec
 from edgebig.stages import StageNotes
 from edgebig.steps.room import Room
-from edgebig.steps.sizes import values_of
+from edgebig.steps.sizes import Sizer
 from edgebig.steps.work import Sample
 
 _LARGEST = 1 << 30
@@ -70,7 +70,8 @@ def choose_profiles(
             f"{part.name}: largest shapes made smaller for the target's memory: {_ranges(roomy)}; "
             f"{_ranges(guessed)} would take {room.text(before)}"
         )
-    found = _tried(part, graph, asked, known, roomy, example, notes)
+    sizer = Sizer(graph) if room is None else room.sizer
+    found = _tried(part, sizer, asked, known, roomy, example, notes)
     if len(found) > max(1, len(asked)):
         notes.note(f"{part.name}: a set of shapes for prefill and one for decode: {_ranges(found)}")
     if room is not None:
@@ -80,14 +81,14 @@ def choose_profiles(
 
 def _tried(
     part: SourcePart,
-    graph: Graph,
+    sizer: Sizer,
     asked: Sequence[Mapping[str, ShapeRange]],
     known: Knowledge,
     guessed: tuple[ProfileSet, ...],
     example: Sample,
     notes: StageNotes,
 ) -> tuple[ProfileSet, ...]:
-    inputs = graph.inputs
+    graph, inputs = sizer.graph, sizer.graph.inputs
     named = set.intersection(*map(set, asked)) if asked else set()
     if all(set(one) <= named for one in guessed) or graph.weight_bytes > _LARGEST or not all(map(_is_numeric, inputs)):
         return guessed
@@ -96,7 +97,7 @@ def _tried(
     except GraphError:  # the stages that need it say why
         return guessed
     with executor:
-        trials = _Trials(graph, executor, example, {**part.axes, **_asked_axes(inputs, asked)})
+        trials = _Trials(sizer, executor, example, {**part.axes, **_asked_axes(inputs, asked)})
         found = derive_profiles(inputs, asked, replace(known, trial=trials.trial))
     if found != guessed:
         notes.note(f"{part.name}: shapes at which the model computes, found by trying: {_ranges(found)}")
@@ -114,7 +115,7 @@ class _Trials:
     source vouches for (a model's positions) is believed where its trial would be long, a guessed one is not.
     """
 
-    graph: Graph
+    sizer: Sizer
     executor: Executor
     example: Sample
     vouched: Mapping[str, Extent]
@@ -123,10 +124,10 @@ class _Trials:
 
     def trial(self, shapes: Shapes) -> str:
         """Why the graph does not compute there, or is not tried; empty where it does."""
-        inputs = self.graph.inputs
+        inputs = self.sizer.graph.inputs
         above, guessed = self._above(shapes)
         if above:
-            values = values_of(self.graph, shapes)
+            values = self.sizer.values(shapes)
             needed = 0 if values is None else values.peak
             if needed > _TRUSTED and not guessed:
                 return ""
@@ -144,7 +145,7 @@ class _Trials:
 
     def _above(self, shapes: Shapes) -> tuple[bool, bool]:
         """Whether an axis is longer than its best size, and whether nobody vouches for one that is."""
-        layout = Layout.of(self.graph.inputs, self.vouched)
+        layout = Layout.of(self.sizer.graph.inputs, self.vouched)
         above = guessed = False
         for spec in layout.inputs:
             for position, size in enumerate(shapes[spec.name]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
@@ -40,12 +40,27 @@ def sizes_of(graph: Graph, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, i
     return found if values is None else {**found, "activation_bytes": values.peak}
 
 
+@dataclass
+class Sizer:
+    """:func:`values_of` one graph, which does not change meanwhile: each shape is counted once."""
+
+    graph: Graph
+    _known: dict[tuple[tuple[str, tuple[int, ...]], ...], Values | None] = field(default_factory=dict)
+
+    def values(self, shapes: Mapping[str, tuple[int, ...]]) -> Values | None:
+        """Bytes of the values at these shapes of the inputs; ``None`` where a shape depends on data."""
+        key = tuple(sorted(shapes.items()))
+        if key not in self._known:
+            self._known[key] = values_of(self.graph, shapes)
+        return self._known[key]
+
+
 def values_of(graph: Graph, shapes: Mapping[str, tuple[int, ...]]) -> Values | None:
     """Bytes of the values at these shapes of the inputs; ``None`` where a shape depends on data."""
     fixed = graph.clone()
     try:
-        SetShapes(shapes)(fixed)
-        infer_shapes(fixed)
+        if not SetShapes(shapes)(fixed).changed:
+            infer_shapes(fixed)
     except EdgebigError:
         return None
     main = fixed.model.graph

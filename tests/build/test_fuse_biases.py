@@ -88,3 +88,23 @@ def test_the_build_does_it(tmp_path: Path) -> None:
     optimized(tmp_path, "y = Add(p, b)", b=normal(8))
     optimize_for_cpu(tmp_path / "m.onnx", tmp_path / "out.onnx")
     assert operators(tmp_path / "out.onnx") == ["QuantizeLinear", "MatMulIntegerToFloat"]
+
+
+def test_weights_beside_the_graph_stay_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = "p = MatMul(d, v) y = Add(p, b)"
+    constants = {
+        "sx": np.float32(0.02),
+        "zx": np.uint8(128),
+        "w": np.random.default_rng(0).integers(-127, 128, (16, 256)).astype(np.int8),
+        "sw": np.full(256, 0.01, np.float32),
+        "zw": np.zeros(256, np.int8),
+        "b": normal(256),
+    }
+    head = QUANTIZED.rpartition("p = MatMul")[0]
+    onnx.save(net("float[N,4,16] x", "float[N,4,256] y", head + body, constants, opset=19), tmp_path / "m.onnx")
+    optimize_for_cpu(tmp_path / "m.onnx", tmp_path / "inside.onnx")
+    monkeypatch.setattr("edgebig.build.onnxruntime._EXTERNAL_ABOVE", 1000)
+    optimize_for_cpu(tmp_path / "m.onnx", tmp_path / "beside.onnx")
+    assert (tmp_path / "beside.onnx.data").stat().st_size >= 16 * 256
+    assert operators(tmp_path / "beside.onnx") == ["QuantizeLinear", "MatMulIntegerToFloat"]
+    np.testing.assert_array_equal(run(tmp_path / "beside.onnx"), run(tmp_path / "inside.onnx"))

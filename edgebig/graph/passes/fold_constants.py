@@ -35,7 +35,7 @@ class FoldConstants:
 
     def __call__(self, graph: Graph) -> PassReport:
         before = operators(graph)
-        last = None
+        last = before
         for _ in range(_ROUNDS):
             infer_shapes(graph)
             optimize_ir(graph.model, num_iterations=2, should_fold=_should_fold, output_size_limit=1 << 40)
