@@ -1,14 +1,14 @@
 """Which models TensorRT-RTX builds through edgebig, and which of them as they are. No GPU is needed.
 
     python benchmarks/build/matrix.py [--only NAME ...] [--precisions fp16,int8,fp8] [--capabilities 8.0,8.6,8.9,12.0]
-                                      [--out matrix.json] [--resume] [--apart] [--json] [--list]
+                                      [--out FILE.json] [--work FOLDER] [--resume] [--apart] [--json] [--list]
 
 edgebig: `edgebig.compile` of each model in each precision, for each compute capability; every part must get its
 engine. Bare: the same model's ONNX files given to TensorRT-RTX's parser and builder as they are, each dynamic axis 1 to
 16 with 8 the best; without a precision, since networks are strongly typed: it lies in the file.
 
 Each attempt is a process of its own. One attempt builds for all capabilities; where that fails, and with --apart, one
-is made for each. A full run is long: --resume goes on with what --out lacks or what failed.
+is made for each. A full run is long: --resume goes on with what --out lacks or what edgebig failed at.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="edgebig-matrix-") as scratch:
         work = asked.work or Path(scratch)
         work.mkdir(parents=True, exist_ok=True)
+        asked.out.parent.mkdir(parents=True, exist_ok=True)
         for model in [m for m in chosen if m.name not in absent]:
             for side, precision, capabilities in _attempts(asked.precisions, asked.capabilities):
                 keys = [(model.name, side, precision, c) for c in capabilities]
@@ -94,9 +95,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", help="models whose name holds one of these")
     parser.add_argument("--precisions", type=listed, default=list(PRECISIONS))
     parser.add_argument("--capabilities", type=listed, default=list(TARGETS), help=f"of {', '.join(TARGETS)}")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "build" / "matrix.json")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / ".models" / "matrix.json")
     parser.add_argument("--work", type=Path, help="a folder that keeps exports and edgebig's cache for the next run")
-    parser.add_argument("--resume", action="store_true", help="keep what --out holds and did not fail")
+    parser.add_argument("--resume", action="store_true", help="keep what --out holds, but for what edgebig failed at")
     parser.add_argument("--apart", action="store_true", help="an engine for each capability, not one for all")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--list", action="store_true", help="print the models' names")

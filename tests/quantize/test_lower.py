@@ -269,12 +269,50 @@ def test_pairs_whose_scales_fp16_cannot_hold_stay_float32() -> None:
     ranges = ranges_of(graph, samples)
     insert_qdq(graph, make_plan(graph, ranges, Target.load("l4"), Recipe(), "int8"))
     _, kept = lower_floats(graph, FP16, ranges)
-    assert [line.split(" ")[0] for line in kept] == ["x/quantize", "x/dequantize/0", "w/y/dequantize"]
+    assert [line.split(" ")[0] for line in kept] == ["x/quantize", "x/dequantize/0", "w/y/dequantize", "y"]
     assert all("too small for FP16" in line for line in kept)
     dtypes = {n.inputs[1].dtype for n in graph.model.graph if n.op_type in {"QuantizeLinear", "DequantizeLinear"}}
     assert dtypes == {ir.DataType.FLOAT}
     error = run(graph, samples[0])["y"] - expected
     assert 10 * np.log10((expected**2).sum() / (error**2).sum()) > 25
+
+
+def test_a_layer_stays_float32_as_a_whole() -> None:
+    """The scale of one channel of the weight is too small for FP16, that of the input is not."""
+    weight = normal(16, 16)
+    weight[:, 3] *= 1e-5
+    nodes = [
+        node("MatMul", "x w", "a"),
+        node("MatMul", "x v", "b"),
+        node("Add", "a b", "s"),
+        node("MatMul", "s v", "y"),
+    ]
+    graph = net(nodes, {"x": [2, 16]}, ["y"], {"w": weight, "v": normal(16, 16, seed=1)})
+    samples = samples_for(graph, 4)
+    expected = run(graph, samples[0])["y"]
+    ranges = ranges_of(graph, samples)
+    insert_qdq(graph, make_plan(graph, ranges, Target.load("l4"), Recipe(), "int8"))
+    _, kept = lower_floats(graph, FP16, ranges)
+    # x has one pair, which both of its readers share; the last layer has nothing to do with it
+    names = {line.split(" ")[0] for line in kept}
+    assert names >= {"w/a/dequantize", "a", "x/quantize", "x/dequantize/0", "b", "x/dequantize/1", "v/b/dequantize"}
+    assert not {"y", "s/quantize", "v/y/dequantize"} & names
+    assert sum("of a pair around the same layer: its scale" in line for line in kept) == len(kept) - 1
+    assert np.corrcoef(run(graph, samples[0])["y"].ravel(), expected.ravel())[0, 1] > 0.999
+
+
+def test_the_builder_takes_a_layer_whose_input_has_a_tiny_scale(tmp_path: Path) -> None:
+    """As DETR's last layers with random weights: TensorRT-RTX fails on FP32 and FP16 scales in one product."""
+    pytest.importorskip("tensorrt_rtx_bindings")
+    nodes = [node("MatMul", "x w", "a"), node("Add", "a b", "s"), node("Relu", "s", "r")]
+    nodes += [node("MatMul", "r v", "c"), node("Add", "c d", "e"), node("Sigmoid", "e", "y")]
+    weights = {"w": normal(32, 32, scale=1e-5), "b": normal(32, scale=1e-5), "v": normal(32, 4, seed=2), "d": normal(4)}
+    graph = net(nodes, {"x": [1, 6, 32]}, ["y"], weights)
+    ranges = ranges_of(graph, samples_for(graph, 4))
+    insert_qdq(graph, make_plan(graph, ranges, Target.load("l4"), Recipe(), "int8"))
+    lower_floats(graph, FP16, ranges)
+    graph.save(tmp_path / "m.onnx")
+    assert len(rtx_engine(tmp_path / "m.onnx", "8.9")) > 1000
 
 
 def test_a_value_near_the_limit_is_an_island_and_an_infinite_one_is_not() -> None:

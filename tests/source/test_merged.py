@@ -9,6 +9,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import quantize_dynamic
 from textnets import assert_near, normal
 
 import edgebig
@@ -107,8 +108,8 @@ def test_a_switch_that_decides_something_else_is_left(tmp_path: Path) -> None:
     assert part.name == "model" and "If" in {node.op_type for node in part.graph.nodes()}
 
 
-@pytest.mark.parametrize("name", ["t5", "marian", "whisper"])
-def test_optimums_merged_decoders_compile(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "is_int8"), [("t5", False), ("t5", True), ("marian", False), ("whisper", False)])
+def test_optimums_merged_decoders_compile(name: str, is_int8: bool, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx_bindings")
     exporter = pytest.importorskip("optimum.exporters.onnx")
     from source.tiny_models import save
@@ -118,6 +119,9 @@ def test_optimums_merged_decoders_compile(name: str, tmp_path: Path) -> None:
         str(save(name, tmp_path)), output=tmp_path / "onnx", task=f"{task}-with-past", do_validation=False
     )
     path = tmp_path / "onnx" / "decoder_model_merged.onnx"
+    if is_int8:  # as hubs offer them
+        path = tmp_path / "decoder_model_merged_quantized.onnx"
+        quantize_dynamic(tmp_path / "onnx" / "decoder_model_merged.onnx", path, extra_options={"EnableSubgraph": True})
     bundle = edgebig.compile(path, target="l4", precision="fp16", out=tmp_path / "gpu")
     assert set(bundle.manifest.parts) == {"decoder_model", "decoder_with_past_model"}
     for part in bundle.manifest.parts.values():

@@ -12,7 +12,8 @@ import onnx_ir as ir
 from edgebig.errors import GraphError
 from edgebig.graph.graph import Graph
 from edgebig.graph.passes.base import PassReport, difference, operators
-from edgebig.graph.values import constant, new_initializer
+from edgebig.graph.passes.remove_quantization import MOVING
+from edgebig.graph.values import constant, consumers, new_initializer
 
 Array = np.ndarray[Any, Any]
 _OPAQUE = {"QAttention", "QEmbedLayerNormalization", "DynamicQuantizeMatMul", "MatMulIntegerToFloat"}
@@ -161,7 +162,17 @@ def _drop_dynamic(graph: Graph, node: ir.Node) -> None:
     zero = new_initializer(graph, f"{node.name}/zero_point", np.array(0, np.uint8))
     for old, new in zip(node.outputs, (value, scale, zero), strict=False):
         ir.convenience.replace_all_uses_with(old, new)
+    _make_float(value)
     graph.model.graph.remove(node, safe=True)
+
+
+def _make_float(value: ir.Value) -> None:
+    """What only moves the value gives floats too."""
+    for reader in consumers(value):
+        for output in reader.outputs if reader.op_type in MOVING else ():
+            if output.dtype != ir.DataType.FLOAT:
+                output.type = ir.TensorType(ir.DataType.FLOAT)
+                _make_float(output)
 
 
 def _expand_integer(graph: Graph, node: ir.Node) -> None:

@@ -18,8 +18,10 @@ from edgebig.graph.values import constant, new_initializer
 Array = np.ndarray[Any, Any]
 _Meaning = tuple[bytes, bytes]
 
-_MOVING = {"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Gather", "GatherND", "MaxPool", "Split"}
-_MOVING |= {"Expand", "Identity", "Tile", "DepthToSpace", "SpaceToDepth", "Concat"}
+MOVING = {"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Gather", "GatherND", "MaxPool", "Split"}
+MOVING |= {"Expand", "Identity", "Tile", "DepthToSpace", "SpaceToDepth", "Concat"}
+"""Operators that only move values, whatever they stand for."""
+
 _NOT_NEGATIVE = {"Relu", "Sigmoid", "Softmax", "Abs", "Exp", "HardSigmoid"}
 _LIMITS = {"INT8": (-128, 127), "UINT8": (0, 255), "INT16": (-32768, 32767), "UINT16": (0, 65535)}
 _LIMITS |= {"FLOAT8E4M3FN": (-448, 448), "INT4": (-8, 7), "UINT4": (0, 15)}
@@ -54,7 +56,7 @@ class RemoveQuantization:
                 self._quantize(graph, node, meanings)
             elif node.op_type == "DequantizeLinear":
                 _dequantize(graph, node, meanings)
-            elif node.op_type in _MOVING:
+            elif node.op_type in MOVING:
                 self._move(node, meanings)
         RemoveUnusedNodesPass()(graph.model)
         infer_shapes(graph)
@@ -150,7 +152,7 @@ def _is_positive(value: ir.Value) -> bool:
     if producer.op_type == "Clip":
         low = _constant_of(producer.inputs[1]) if len(producer.inputs) > 1 else None
         return low is not None and float(low.reshape(())) >= 0
-    if producer.op_type not in _MOVING:
+    if producer.op_type not in MOVING:
         return producer.op_type in _NOT_NEGATIVE
     moved = producer.inputs if producer.op_type == "Concat" else producer.inputs[:1]
     return all(v is not None and _is_positive(v) for v in moved)
@@ -179,6 +181,8 @@ def _dequantize(graph: Graph, node: ir.Node, meanings: dict[int, set[_Meaning]])
         real = new_initializer(graph, f"{value.name}/{node.name}", _real(node, np.asarray(stored.numpy()), scale, zero))
     elif _meaning(scale, zero) in meanings.get(id(value), set()):
         real = value
+    elif value.dtype == ir.DataType.FLOAT and scale.size == 1 and (scale.item(), zero.item()) == (1, 0):
+        real = value  # it was quantized when the model ran
     else:
         real = _from_table(graph, node, value, scale, zero)
     if result.is_graph_output():
@@ -193,22 +197,27 @@ def _dequantize(graph: Graph, node: ir.Node, meanings: dict[int, set[_Meaning]])
 
 
 def _from_table(graph: Graph, node: ir.Node, value: ir.Value, scale: Array, zero: Array) -> ir.Value:
-    """Of values that were only taken from a constant, as rows of an embedding are: the constant is made float."""
-    producer = value.producer()
-    table = producer.inputs[0] if producer is not None and producer.op_type in _MOVING else None
+    """Of values that were only moved since they were a constant, as an embedding's rows: the constant is made float."""
+    moves: list[ir.Node] = []
+    table: ir.Value | None = value
+    while table is not None and (producer := table.producer()) is not None and producer.op_type in MOVING:
+        moves.append(producer)
+        table = producer.inputs[0]
     stored = constant(table)
-    if producer is None or stored is None or table is None or scale.size != 1:
+    if stored is None or table is None or scale.size != 1 or any(move.op_type in {"Concat", "Split"} for move in moves):
         raise GraphError(
             f"{node.name} reads integers that no QuantizeLinear of the same scale made: "
             "give the model as it was before it was quantized"
         )
-    new = new_initializer(graph, f"{table.name}/float", _real(node, np.asarray(stored.numpy()), scale, zero))
-    copy = ir.Node("", producer.op_type, [new, *producer.inputs[1:]], list(producer.attributes.values()))
-    copy.name = f"{producer.name}/float"
-    copy.outputs[0].name, copy.outputs[0].type = f"{value.name}/float", ir.TensorType(ir.DataType.FLOAT)
-    copy.outputs[0].shape = value.shape
-    graph.model.graph.insert_before(node, copy)
-    return copy.outputs[0]
+    real = new_initializer(graph, f"{table.name}/float", _real(node, np.asarray(stored.numpy()), scale, zero))
+    for move in reversed(moves):
+        copy = ir.Node("", move.op_type, [real, *move.inputs[1:]], list(move.attributes.values()))
+        copy.name = f"{move.name}/float"
+        real = copy.outputs[0]
+        real.name, real.type = f"{move.outputs[0].name}/float", ir.TensorType(ir.DataType.FLOAT)
+        real.shape = move.outputs[0].shape
+        graph.model.graph.insert_before(node, copy)
+    return real
 
 
 def _real(node: ir.Node, values: Array, scale: Array, zero: Array) -> Array:
