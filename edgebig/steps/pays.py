@@ -61,9 +61,11 @@ def say_whether_it_pays(part: PartWork, work: Mapping[str, int], built: Path | N
         )
 
 
-def latencies(graphs: Sequence[Graph | Path], sample: Sample, seconds: float = 0.0) -> list[float]:
+def latencies(
+    graphs: Sequence[Graph | Path], sample: Sample, seconds: float = 0.0, threads: int | None = None
+) -> list[float]:
     """Median seconds of one run of each graph, in turn: of 15 runs, or as many as ``seconds`` are time for."""
-    executors = [Executor(graph, "all") for graph in graphs]
+    executors = [Executor(graph, "all", threads) for graph in graphs]
     times: list[list[float]] = [[] for _ in graphs]
     try:
         end = time.perf_counter() + seconds
