@@ -37,10 +37,10 @@ from edgebig.stages import StageNotes
 from edgebig.steps.alone import Alone, added_by
 from edgebig.steps.loss_cache import known_losses
 from edgebig.steps.lower import Layers, low_format, lower_part, reference_level
-from edgebig.steps.pays import latencies, say_share
+from edgebig.steps.pays import latencies, say_share, speedup
 from edgebig.steps.repair import repairs_for
 from edgebig.steps.weights import rounding_of
-from edgebig.steps.work import PartWork, Sample
+from edgebig.steps.work import PartWork
 from edgebig.steps.yardstick import Yardstick
 
 Array = np.ndarray[Any, Any]
@@ -116,7 +116,7 @@ def _quantized(
         return yardstick.loss(_surrounded(make(choice), part, request, formats[0]), level)
 
     def speed(choice: Mapping[str, str]) -> float:
-        return _speed(part.graph, make(choice), part.examples().inputs[0])
+        return speedup(part.graph, make(choice), part.examples().inputs[0], _TIMING)
 
     @cache  # rounded to nearest, weights would seem to lose more than they will
     def rounded() -> Mapping[str, Array]:
@@ -147,12 +147,6 @@ def _quantized(
         f"{part.name}: auto quantizes {len(found.choice)} of {len(groups)} groups of layers: it loses {lost:.2g}"
     )
     return _pays(part, request, macs(graph, shapes), notes)
-
-
-def _speed(plain: Graph, quantized: Graph, sample: Sample) -> float:
-    """How many times as fast the second is, on one thread: with several, other work on the machine counts twice."""
-    before, after = latencies([plain, quantized], sample, _TIMING, threads=1)
-    return before / after
 
 
 def _gains(

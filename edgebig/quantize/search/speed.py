@@ -20,7 +20,7 @@ Added = Callable[[Choice, str], float]
 _FAILURES = 6
 """Groups in a row that were too slow in float, after which the search ends."""
 
-_UNCERTAIN = 0.002
+_UNCERTAIN = 0.01
 """Of float's time: differences below it are noise, and no group counts as free."""
 
 
