@@ -70,6 +70,9 @@ def search_by_speed(
         left = [g for g in found.choice if g not in failed and found.without[g] > 0]
         if not left:
             break
+        if time.monotonic() > deadline:
+            found.finished = False
+            break
         group = max(left, key=lambda g: found.without[g] / costs[g])
         tick(f"{group} in float too", 0, 1)
         fewer = _less(found.choice, group)
