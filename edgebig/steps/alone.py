@@ -133,6 +133,14 @@ class Alone:
         return elements * _BYTES * len(self._yardstick.inputs)
 
 
+def added_by(plan: Plan, less: Plan) -> Plan:
+    """What is rounded with ``plan`` and not with ``less``, as a plan of its own, without biases, which 32 bits hold."""
+    return Plan(
+        activations={n: c for n, c in plan.activations.items() if n not in less.activations},
+        weights=[w for w in plan.weights if w not in less.weights],
+    )
+
+
 def _last_uses(nodes: Sequence[ir.Node], floats: Sequence[tuple[int, ir.Value]]) -> dict[str, int]:
     """The place of the last node that reads each tensor; behind all nodes for an output of the graph."""
     order = {id(node): index for index, node in enumerate(nodes)}

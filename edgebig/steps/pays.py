@@ -61,9 +61,25 @@ def say_whether_it_pays(part: PartWork, work: Mapping[str, int], built: Path | N
         )
 
 
-def latencies(graphs: Sequence[Graph | Path], sample: Sample, seconds: float = 0.0) -> list[float]:
-    """Median seconds of one run of each graph, in turn: of 15 runs, or as many as ``seconds`` are time for."""
-    executors = [Executor(graph, "all") for graph in graphs]
+def latencies(graphs: Sequence[Graph | Path], sample: Sample) -> list[float]:
+    """Median seconds of one run of each graph, in turn."""
+    return [statistics.median(found) for found in _timed(graphs, sample, 0.0, None)]
+
+
+def speedup(plain: Graph, quantized: Graph, sample: Sample, seconds: float) -> float:
+    """How many times as fast the second is, on one thread: the median over pairs of runs, one after the other.
+
+    Other work on the machine slows the two of a pair alike; with several threads it would count twice.
+    """
+    before, after = _timed([plain, quantized], sample, seconds, 1)
+    return statistics.median(a / b for a, b in zip(before, after, strict=True))
+
+
+def _timed(
+    graphs: Sequence[Graph | Path], sample: Sample, seconds: float, threads: int | None
+) -> Sequence[Sequence[float]]:
+    """Seconds of single runs of each graph, in turn: 15 of them, or as many as there is time for."""
+    executors = [Executor(graph, "all", threads) for graph in graphs]
     times: list[list[float]] = [[] for _ in graphs]
     try:
         end = time.perf_counter() + seconds
@@ -75,4 +91,4 @@ def latencies(graphs: Sequence[Graph | Path], sample: Sample, seconds: float = 0
     finally:
         for executor in executors:
             executor.close()
-    return [statistics.median(found) for found in times]
+    return times

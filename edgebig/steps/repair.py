@@ -41,7 +41,7 @@ _CPU: dict[str, tuple[Repair, ...]] = {
 _MAPS = {"Conv", "ConvTranspose"}
 _WEIGHTED = {*_MAPS, "MatMul", "Gemm", "LSTM", "GRU", "RNN"}
 _SMALL = 1 << 22
-"""Elements of all convolutions' weights up to which adaptive rounding takes seconds to a minute or two."""
+"""Elements of all convolutions' weights up to which adaptive rounding takes seconds, a minute with large pictures."""
 
 
 def repairs_for(request: Request, precision: str, graph: Graph) -> tuple[Repair, ...]:

@@ -7,6 +7,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
+
+import numpy as np
 
 from edgebig.cache import CacheFile, cache_folder, key_of
 from edgebig.errors import AccuracyError
@@ -14,7 +17,9 @@ from edgebig.graph import Graph
 from edgebig.graph.execute import Level
 from edgebig.graph.work import Shapes, macs, observed_shapes
 from edgebig.quantize import FLOAT, Plan, PlanFile, insert_qdq, lower_floats, make_plan, planned_layers
+from edgebig.quantize.repair.weights import round_weights
 from edgebig.quantize.search import (
+    Added,
     Found,
     Group,
     Loss,
@@ -29,12 +34,16 @@ from edgebig.quantize.search import (
 from edgebig.quantize.stem import stem_layers
 from edgebig.request import Request
 from edgebig.stages import StageNotes
-from edgebig.steps.alone import Alone
+from edgebig.steps.alone import Alone, added_by
 from edgebig.steps.loss_cache import known_losses
 from edgebig.steps.lower import Layers, low_format, lower_part, reference_level
-from edgebig.steps.pays import latencies, say_share
+from edgebig.steps.pays import latencies, say_share, speedup
+from edgebig.steps.repair import repairs_for
+from edgebig.steps.weights import rounding_of
 from edgebig.steps.work import PartWork
 from edgebig.steps.yardstick import Yardstick
+
+Array = np.ndarray[Any, Any]
 
 BUDGET = 0.005
 """Loss of cosine that ``auto`` allows where nothing was asked: noise a tenth as large as the worst output (20 dB)."""
@@ -97,10 +106,7 @@ def _quantized(
         insert_qdq(quantized, plan_of(choice), check=False)
         return quantized
 
-    def nearness(choice: Mapping[str, str]) -> float:
-        return yardstick.mean_distance(make(choice), level)
-
-    _choose_method(part, groups, formats[0], nearness, notes)
+    _choose_method(part, groups, formats[0], lambda choice: yardstick.mean_distance(make(choice), level), notes)
 
     @cache  # where everything fits at once no group is measured
     def alone() -> Alone:
@@ -110,13 +116,24 @@ def _quantized(
         return yardstick.loss(_surrounded(make(choice), part, request, formats[0]), level)
 
     def speed(choice: Mapping[str, str]) -> float:
-        plain, quantized = latencies([part.graph, make(choice)], part.examples().inputs[0], _TIMING)
-        return plain / quantized
+        return speedup(part.graph, make(choice), part.examples().inputs[0], _TIMING)
+
+    @cache  # rounded to nearest, weights would seem to lose more than they will
+    def rounded() -> Mapping[str, Array]:
+        method = rounding_of(repairs_for(request, formats[0], part.graph))
+        plan = plan_of(dict.fromkeys(groups, formats[0]))
+        return round_weights(graph, plan, part.samples or (), method=method)
+
+    def added(choice: Mapping[str, str], group: str) -> float:
+        less = {name: fmt for name, fmt in choice.items() if name != group}
+        quantized = graph.clone()
+        insert_qdq(quantized, added_by(plan_of(choice), plan_of(less)), rounded(), check=False)
+        return yardstick.mean_distance(quantized, level)
 
     options = [
         Option(g.name, {f: sum(gains[n][f] for n in g.layers) for f in gains[g.layers[0]]}) for g in groups.values()
     ]
-    measures = _Measures(loss, nearness, speed, lambda choice: alone().loss(choice))
+    measures = _Measures(loss, lambda choice: alone().loss(choice), added, speed)
     found = _found(part, request, options, formats, measures, notes)
     chosen = _layers_of(found, groups, formats[0], gains, request, stem)
     _say(part, found, groups, request, notes)
@@ -148,15 +165,15 @@ class _Measures:
 
     Attributes:
         loss: what ``--max-drop`` limits.
-        nearness: the mean distance, which tells small differences apart.
-        speed: times float32's.
         alone: the mean distance with a single group quantized.
+        added: the mean distance with nothing but what a group of a choice rounds, and others do not.
+        speed: times float32's.
     """
 
     loss: Loss
-    nearness: Loss
-    speed: Speed
     alone: Loss
+    added: Added
+    speed: Speed
 
 
 def _found(
@@ -179,9 +196,7 @@ def _found(
 
     if least is not None:
         groups = [o.group for o in options]
-        return search_by_speed(
-            groups, formats[0], measures.nearness, measures.speed, least, deadline=deadline, tick=tick
-        )
+        return search_by_speed(groups, formats[0], measures.added, measures.speed, least, deadline=deadline, tick=tick)
     with known_losses(_key(part, request)) as known:
         return search(
             options,
@@ -266,7 +281,7 @@ def _layers_of(
         alone = found.alone.get(name, {})
         for layer in group.layers:
             formats[layer] = fmt
-            without = {"drop_less_in_float": found.without[name]} if name in found.without else {}
+            without = {"drop_added": found.without[name]} if name in found.without else {}
             saved = gains[layer].get(fmt if fmt != "float" else base, 0.0)
             measured[layer] = {"seconds_saved": saved} | {f"drop_alone_{f}": v for f, v in alone.items()} | without
             reasons[layer] = _float_reason(found, name, request) if fmt == FLOAT else taken
@@ -275,7 +290,7 @@ def _layers_of(
 
 def _float_reason(found: Found, group: str, request: Request) -> str:
     if group in found.without:
-        return f"left in float by the search: the model loses {found.without[group]:.2g} less, and is as fast as asked"
+        return f"left in float by the search: what it adds loses {found.without[group]:.2g}, and the speed allows it"
     alone = found.alone.get(group)
     if not alone:
         return "left in float by the search: the time was over before it was measured"

@@ -46,7 +46,7 @@ def quantize_weights(
     if "mse" in repairs:
         plan.weights = [replace(w, clip="mse") for w in plan.weights]
         done.append("scales of weights with the least squared error")
-    rounding: Method = "adaround" if "adaround" in wanted else "gptq" if "gptq" in wanted else "nearest"
+    rounding = rounding_of(wanted)
     scales = None
     if "awq" in wanted and part.samples is not None:
         notes.progress("AWQ")
@@ -66,6 +66,11 @@ def quantize_weights(
         done += _correct_biases(graph, plan, part, rounded, scales, notes)
     insert_qdq(graph, plan, rounded, scales)
     return tuple(done)
+
+
+def rounding_of(repairs: Sequence[Repair]) -> Method:
+    """How these repairs round weights."""
+    return "adaround" if "adaround" in repairs else "gptq" if "gptq" in repairs else "nearest"
 
 
 def _correct_biases(

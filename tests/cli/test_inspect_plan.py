@@ -125,6 +125,8 @@ def test_options_that_are_fields_of_the_recipe(edgebig: Run, folder: Path, tmp_p
         (("--golden", "synthetic", "--no-golden"), 2, "--no-golden that it carries none"),
         (("--max-drop", "-1"), 2, "max-drop"),
         (("--search-minutes", "0"), 2, "search-minutes"),
+        (("--min-speedup", "1"), 2, "min-speedup"),
+        (("-p", "int8", "--min-speedup", "2"), 2, "--min-speedup is for --precision auto"),
         (("--repair", "wish"), 8, "repair"),
     )
     for arguments, code, words in wrong:

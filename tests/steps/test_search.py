@@ -12,6 +12,7 @@ from nets import Sample, net, node, normal, samples_for
 
 import edgebig
 from edgebig.bundle import Bundle
+from edgebig.errors import UsageError
 from edgebig.graph import Graph
 from edgebig.recipe import Recipe
 from edgebig.stages import Event
@@ -217,3 +218,40 @@ def test_of_several_methods_auto_takes_the_one_that_loses_least(tmp_path: Path) 
     assert losses[taken] == min(losses.values()) and len(set(losses.values())) > 1
     ranges = json.loads((bundle.path / "calibration" / "model.ranges.json").read_text(encoding="utf-8"))
     assert ranges["method"] == taken
+
+
+def test_as_accurate_as_a_speed_allows(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock is made up: a second in float, of which each INT8 product saves a fifth; the losses are real."""
+
+    def speed(plain: Graph, quantized: Graph, sample: Sample, seconds: float) -> float:
+        # a quantized weight has a DequantizeLinear with an axis
+        products = sum(n.op_type == "DequantizeLinear" and "axis" in n.attributes for n in quantized.model.graph)
+        return 1 / (1 - 0.2 * products)
+
+    monkeypatch.setattr("edgebig.steps.search.speedup", speed)
+    bundle = searched(model, tmp_path / "b", max_drop=None, min_speedup=2.4)
+    rows = {row["node"]: row for row in plan_of(bundle)["layers"]}
+    assert {n: row["format"] for n, row in rows.items()} == {"a": "int8", "bad": "float", "c": "int8", "d": "int8"}
+    assert rows["bad"]["measured"]["drop_added"] > 0.1 > rows["a"]["measured"]["drop_added"] > 0
+    assert rows["bad"]["reason"].endswith("and the speed allows it")
+    assert rows["a"]["reason"] == "quantized for the 2.4 times float32's speed that was asked"
+    none = searched(model, tmp_path / "c", max_drop=None, min_speedup=9.0)
+    assert "auto: --min-speedup 9 was not reached with every layer in INT8, which was taken" in said(none)[1]
+    assert {row["format"] for row in plan_of(none)["layers"]} == {"int8"}
+    # with a loss beside it, what loses more is not taken
+    both = searched(model, tmp_path / "d", min_speedup=4.0)
+    assert "the plan loses" in said(both)[1] and not both.part().quantized
+
+
+@pytest.mark.parametrize(
+    ("target", "fields", "words"),
+    [
+        ("l4", {}, "--min-speedup is measured, which l4 cannot be here"),
+        ("cpu", {"precision": "int8"}, "--min-speedup is for --precision auto, not for int8"),
+    ],
+)
+def test_a_speed_is_for_auto_on_a_cpu(
+    model: Path, target: str, fields: dict[str, str], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        searched(model, tmp_path / "b", target, min_speedup=2.0, **fields)

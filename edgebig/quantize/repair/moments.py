@@ -47,7 +47,7 @@ def layer_moments(
     """The moments of what layers read; layers that read the same rows come together, each layer once.
 
     The samples are run once for each group of layers whose moments fit in ``memory``. Of an item of a batch at
-    most 1024 rows count (positions of a picture, tokens), always the same ones. How samples are put into
+    most 1024 rows (tokens) or 256 places of a picture count, always the same ones. How samples are put into
     batches changes the result by float rounding only.
 
     Args:

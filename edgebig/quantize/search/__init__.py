@@ -3,9 +3,10 @@
 from edgebig.quantize.search.budget import Found, Loss, Option, Trial, search
 from edgebig.quantize.search.cost import measured_gains, roofline_gains
 from edgebig.quantize.search.groups import Group, group_layers
-from edgebig.quantize.search.speed import Speed, search_by_speed
+from edgebig.quantize.search.speed import Added, Speed, search_by_speed
 
 __all__ = [
+    "Added",
     "Found",
     "Group",
     "Loss",

@@ -37,7 +37,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Trial:
-    """A choice that was measured: the format of every quantized group, the loss, and the speed where that was asked."""
+    """A choice that was measured: the format of every quantized group, the loss, and the speed where that counts."""
 
     choice: Choice
     loss: float

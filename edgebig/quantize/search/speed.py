@@ -1,121 +1,92 @@
 """The other search: the most accurate choice that is still as fast as was asked.
 
-It begins with everything quantized. What a group gains in loss and costs in time if it alone is left in float is
-measured on the whole model, since neither is its own: the next group rounds what it gives, and its neighbours convert.
-Groups go back to float in the order of loss for each second (the greedy solution of a knapsack, Dantzig 1957), as many
-as the speed allows; the speed of every choice that is taken was measured as a whole.
+It begins with everything quantized, and lets groups go back to float one by one, each time the one that brings most
+accuracy for what it costs in time (the greedy solution of a knapsack, Dantzig 1957). Both are those of a group within
+the choice that it leaves: a tensor that its neighbours round too is rounded without it, and where its neighbours are
+float already it brings more and costs less. Only the neighbours of what was taken are measured anew.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 
-from edgebig.quantize.search.budget import Choice, Found, Loss, Tick, Trial
+from edgebig.quantize.search.budget import Choice, Found, Tick, Trial
 
 Speed = Callable[[Choice], float]
+Added = Callable[[Choice, str], float]
 
-_RETRIES = 6
-"""Groups behind the last that fitted, each tried once more: a cheap one may fit where a dear one does not."""
+_FAILURES = 6
+"""Groups in a row that were too slow in float, after which the search ends."""
 
-_UNCERTAIN = 0.002
-"""Of float's time: differences below it are noise."""
+_UNCERTAIN = 0.01
+"""Of float's time: differences below it are noise, and no group counts as free."""
 
 
 def search_by_speed(
     groups: Sequence[str],
     fmt: str,
-    loss: Loss,
+    added: Added,
     speed: Speed,
     least: float,
     *,
     deadline: float = float("inf"),
     tick: Tick = lambda what, step, steps: None,
 ) -> Found:
-    """The choice that loses least among those that are ``least`` times as fast as float.
+    """The choice that loses least among those that are ``least`` times as fast as float, as far as greed finds it.
 
     Where not even everything quantized is as fast, that is what is found, with ``fast`` unset.
 
     Args:
-        groups: their names.
+        groups: their names, in the graph's order.
         fmt: the format that they are quantized to.
-        loss: measures a choice; it should tell small differences apart.
+        added: measures the loss that a group of a choice adds to it.
         speed: measures a choice: how many times float's.
         least: of ``speed``.
         deadline: of ``time.monotonic()``: no new measurement begins after it, and the best so far is taken.
         tick: called with what is measured, how many were, and of how many.
 
     Returns:
-        The choice with its ``loss`` and ``speed``, at least one group of it quantized.
+        The choice with its ``speed``, at least one group of it quantized. The loss of a whole choice is not measured
+        and NaN.
     """
     everything = dict.fromkeys(groups, fmt)
     tick("every layer quantized", 0, 1)
-    first = Trial(everything, loss(everything), speed(everything))
-    found = Found(everything, first.loss, trials=[first], speed=first.speed)
-    if first.speed < least:
-        found.fast = False
-        return found
-    if len(groups) == 1:
-        return found
-    costs: dict[str, float] = {}
-    for step, group in enumerate(groups):
+    first = Trial(everything, math.nan, speed(everything))
+    found = Found(everything, math.nan, trials=[first], speed=first.speed)
+    found.fast = first.speed >= least
+    now, costs = first.speed, dict.fromkeys(groups, 0.0)
+    stale, failed, failures = list(groups), set[str](), 0
+    while found.fast and len(found.choice) > 1 and failures < _FAILURES:
+        for step, group in enumerate(stale):
+            if time.monotonic() > deadline:
+                found.finished = False
+                return found
+            tick(f"{group} in float", step, len(stale))
+            found.without[group] = added(found.choice, group)
+            costs[group] = max(1 / speed(_less(found.choice, group)) - 1 / now, _UNCERTAIN)
+        stale = []
+        left = [g for g in found.choice if g not in failed and found.without[g] > 0]
+        if not left:
+            break
         if time.monotonic() > deadline:
             found.finished = False
-            return found
-        tick(f"{group} in float", step, len(groups))
-        fewer = _less(everything, [group])
-        found.without[group] = first.loss - loss(fewer)
-        # a difference of two times of the whole model is uncertain: no group counts as free
-        costs[group] = max(1 / speed(fewer) - 1 / first.speed, _UNCERTAIN)
-    ordered = sorted((g for g, gain in found.without.items() if gain > 0), key=lambda g: -found.without[g] / costs[g])
-    found.finished = _most_in_float(ordered, everything, loss, speed, least, deadline, tick, found)
+            break
+        group = max(left, key=lambda g: found.without[g] / costs[g])
+        tick(f"{group} in float too", 0, 1)
+        fewer = _less(found.choice, group)
+        trial = Trial(fewer, math.nan, speed(fewer))
+        found.trials.append(trial)
+        if trial.speed < least:
+            failed.add(group)
+            failures += 1
+            continue
+        found.choice, found.speed, now, failures = fewer, trial.speed, trial.speed, 0
+        place = groups.index(group)
+        stale = [g for g in groups[max(place - 1, 0) : place + 2] if g in fewer]
     return found
 
 
-def _most_in_float(
-    ordered: Sequence[str],
-    everything: Choice,
-    loss: Loss,
-    speed: Speed,
-    least: float,
-    deadline: float,
-    tick: Tick,
-    found: Found,
-) -> bool:
-    """Bisects how many of the groups may be float, then tries those behind them; whether the time sufficed."""
-
-    def fits(floats: Sequence[str], what: str, step: int, steps: int) -> bool:
-        """Takes the choice if it is fast enough and loses less, and says whether it is fast enough."""
-        tick(what, step, steps)
-        choice = _less(everything, floats)
-        times = speed(choice)
-        if times < least:
-            return False
-        trial = Trial(choice, loss(choice), times)
-        found.trials.append(trial)
-        if trial.loss < found.loss:
-            found.choice, found.loss, found.speed = choice, trial.loss, times
-        return True
-
-    low, high = 0, min(len(ordered), len(everything) - 1)
-    steps, step = max(high.bit_length(), 1), 0
-    while low < high:
-        if time.monotonic() > deadline:
-            return False
-        middle = (low + high + 1) // 2
-        if fits(ordered[:middle], f"{middle} of {len(everything)} groups in float", step, steps):
-            low = middle
-        else:
-            high = middle - 1
-        step += 1
-    taken = list(ordered[:low])
-    for step, group in enumerate(ordered[low + 1 :][:_RETRIES]):
-        if time.monotonic() > deadline:
-            return False
-        if len(taken) < len(everything) - 1 and fits([*taken, group], f"{group} in float too", step, _RETRIES):
-            taken.append(group)
-    return True
-
-
-def _less(choice: Choice, floats: Sequence[str]) -> dict[str, str]:
-    return {group: fmt for group, fmt in choice.items() if group not in floats}
+def _less(choice: Choice, group: str) -> dict[str, str]:
+    return {name: fmt for name, fmt in choice.items() if name != group}

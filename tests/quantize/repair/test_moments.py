@@ -60,9 +60,11 @@ def test_patches_times_the_weight_are_the_convolution(data: st.DataObject) -> No
     expected = run(graph, sample)["y"]
     found = product(layer(graph, "y"), sample["x"])
     count = int(np.prod(expected.shape[2:]))
+    # of more than 256 places the same random ones are taken, in order
+    taken = np.sort(np.random.default_rng(0).permutation(count)[:256]) if count > 256 else np.arange(count)
     np.testing.assert_allclose(
-        found.transpose(0, 1, 3, 2).reshape(2, group * outputs, count)[:, :, :1024],
-        expected.reshape(2, -1, count)[:, :, :1024],
+        found.transpose(0, 1, 3, 2).reshape(2, group * outputs, len(taken)),
+        expected.reshape(2, -1, count)[:, :, taken],
         atol=1e-4,
     )
 
@@ -128,10 +130,10 @@ def test_many_rows_are_thinned_the_same_way_in_any_batch() -> None:
     graph = net([node("Conv", "x w", "y")], {"x": ["batch", 1, 64, 64]}, ["y"], {"w": normal(2, 1, 1, 1)})
     (whole,) = samples_for(graph, 1, batch=3)
     moments = moments_of(graph, ["y"], [whole])["y"]
-    assert moments.rows == 3 * 1024
+    assert moments.rows == 3 * 256
     singles = moments_of(graph, ["y"], [{"x": row[None]} for row in whole["x"]])["y"]
     np.testing.assert_allclose(singles.second, moments.second, rtol=1e-6)
-    # the thinned mean of squares is near the whole one: 1024 of 4096 positions of three pictures
+    # the thinned mean of squares is near the whole one: 256 of 4096 positions of three pictures
     assert moments.second[0, 0, 0] / moments.rows == pytest.approx((whole["x"] ** 2).mean(), rel=0.1)
 
 
