@@ -18,7 +18,7 @@ from typing import Any
 from weakref import WeakSet
 
 from edgebig.errors import BackendError, DeadlineError
-from edgebig.runtime.core import CLOSED
+from edgebig.runtime.backend import CLOSED
 
 _LOG = logging.getLogger("edgebig.runtime")
 _AT_EXIT = 5.0

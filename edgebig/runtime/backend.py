@@ -9,6 +9,9 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 
+CLOSED = "the session is closed: load the bundle again"
+"""What every use of a closed session or engine raises, as a ``BackendError``."""
+
 
 class Backend(Protocol):
     """One loaded graph or engine. ``run`` may be called from several threads at once.

@@ -12,7 +12,7 @@ from weakref import WeakSet
 
 from edgebig.bundle import Bundle
 from edgebig.errors import BackendError, InputError, UsageError
-from edgebig.runtime.backend import Array, Backend, Cancels
+from edgebig.runtime.backend import CLOSED, Array, Backend, Cancels
 from edgebig.runtime.checks import InputCheck
 from edgebig.runtime.shapes import Shape
 from edgebig.runtime.stats import Recorder
@@ -28,7 +28,6 @@ Source = str | os.PathLike[str] | Bundle
 Trace = Callable[[str, Mapping[str, Any]], AbstractContextManager[Any]]
 """Called for each run with its name (``edgebig.run``) and attributes; the run happens inside the context it returns."""
 
-CLOSED = "the session is closed: load the bundle again"
 FORKED = (
     "the session was opened before this process was forked, and an engine's threads stay behind: "
     "load the bundle after the fork, or call session.reload(bundle) in the new process"

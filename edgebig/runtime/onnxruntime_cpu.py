@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 
 from edgebig.errors import BackendError, MissingExtra
-from edgebig.runtime.backend import Array
+from edgebig.runtime.backend import CLOSED, Array
 from edgebig.spec import TensorSpec
 
 _LOG_FATAL = 4
 _SLOW_FUSIONS = ["SkipLayerNormFusion"]
 """As in :mod:`edgebig.build.onnxruntime`: it must not come back when the graph is loaded."""
 
-CLOSED = "the session is closed: load the bundle again"
 _LINE = 64
 _DTYPES = {"float": "float32", "double": "float64", "float8e4m3fn": "float8_e4m3fn"}
 

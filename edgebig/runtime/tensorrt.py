@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from edgebig.errors import BackendError, InputError
+from edgebig.runtime.backend import CLOSED
 from edgebig.runtime.gpu.arrays import DeviceArray
 from edgebig.runtime.gpu.blocks import Blocks
 from edgebig.runtime.gpu.cuda import Cuda, CudaError, import_cuda
@@ -128,7 +129,7 @@ class TensorRtBackend:
         """
         with self._lock:
             if self._closed:
-                raise BackendError("the session is closed: load the bundle again")
+                raise BackendError(CLOSED)
             bound = self._guarded(lambda: _Bound(self, inputs, outputs))
             self._bound.append(bound)
         return bound

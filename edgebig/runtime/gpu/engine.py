@@ -9,6 +9,7 @@ from threading import Lock
 from typing import Any
 
 from edgebig.errors import BackendError, MissingExtra
+from edgebig.runtime.backend import CLOSED
 from edgebig.runtime.gpu.buffers import Binding, dtype_name, numpy_dtype
 from edgebig.runtime.gpu.profiles import Profile, Span
 from edgebig.runtime.gpu.weights import Weights, prepare_weights
@@ -88,7 +89,7 @@ class LoadedEngine:
             BackendError: there is not enough memory, or the engine is closed.
         """
         if self._engine is None:
-            raise BackendError("the session is closed: load the bundle again")
+            raise BackendError(CLOSED)
         context = self._engine.create_execution_context()
         if context is None:
             raise BackendError(f"TensorRT makes no context of {self.name}: {self.last_error()}")

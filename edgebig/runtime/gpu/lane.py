@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgebig.errors import BackendError, InputError
+from edgebig.runtime.backend import CLOSED
 from edgebig.runtime.gpu.arrays import DeviceArray, Release, take_array
 from edgebig.runtime.gpu.blocks import Blocks
 from edgebig.runtime.gpu.cuda import Cuda, CudaError
@@ -198,7 +199,7 @@ class BoundArrays:
             BackendError: CUDA or TensorRT failed, it was closed, or an output does not fit its array.
         """
         if self._execution is None:
-            raise BackendError("the session is closed: load the bundle again")
+            raise BackendError(CLOSED)
         return self._execution.run_bound()
 
     def close(self) -> None:

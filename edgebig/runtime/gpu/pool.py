@@ -7,6 +7,7 @@ from threading import Condition, Lock
 from typing import Generic, TypeVar
 
 from edgebig.errors import BackendError
+from edgebig.runtime.backend import CLOSED
 
 T = TypeVar("T")
 
@@ -37,7 +38,7 @@ class Pool(Generic[T]):
                 if self._free:
                     return self._free.pop()
                 if self._closed:
-                    raise BackendError("the session is closed: load the bundle again")
+                    raise BackendError(CLOSED)
                 if self._made < self._limit:
                     self._made += 1
                     break
