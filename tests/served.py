@@ -55,7 +55,14 @@ def start(bundle: Path, *options: str, name: str | None = None) -> Served:
     served = new_name() if name is None else name
     command = [sys.executable, "-m", "edgebig", "serve", str(bundle), "--shm", served, "--threads", "1", *options]
     process = subprocess.Popen(
-        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
+        command,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        # a shell that starts the tests in the background has their children ignore it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     if not process.stdout.readline().startswith("serving on"):

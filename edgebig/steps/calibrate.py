@@ -62,8 +62,8 @@ def calibrate_part(part: PartWork, source: Source, request: Request, notes: Stag
     """Sets ``golden`` and, where the precision needs them, ``ranges`` and ``calibration``."""
     recipe = request.recipe
     data = _data_for(part, source, request)
-    has_scales = bool(part.own_ranges) or plan_suffices(part, request)
-    if data is None and recipe.precision in _CALIBRATED and not has_scales:
+    needs_data = data is None and recipe.precision in _CALIBRATED and not part.own_ranges
+    if needs_data and not plan_suffices(part, request):
         raise CalibrationError(
             f"--precision {recipe.precision} needs samples of what {part.name} will see: give --calib "
             "(.npy, .npz, a folder of pictures, a text file, ready:sentences, or synthetic where there is nothing)"
