@@ -51,7 +51,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--calls", type=int, default=300, help="in each turn")
     parser.add_argument("--rounds", type=int, default=4, help="turns of each side")
-    parser.add_argument("--spin", type=int, default=50, help="microseconds, of the server and the clients")
+    parser.add_argument("--spin", type=int, default=300, help="microseconds, of the server and the clients")
     asked = parser.parse_args()
     before, figures, missing = machine(), [], []
     with tempfile.TemporaryDirectory(prefix="edgebig-bench-") as folder:

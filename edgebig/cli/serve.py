@@ -37,7 +37,7 @@ docs/shared-memory.md describes the memory; examples/c has a client in C, edgebi
 @click.option(
     "--mode", default="600", show_default=True, help="Permissions of the memory, octal: 660 lets the group in."
 )
-@click.option("--spin", type=click.IntRange(0, 10_000), default=50, show_default=True, help="Microseconds, see below.")
+@click.option("--spin", type=click.IntRange(0, 10_000), default=300, show_default=True, help="Microseconds, see below.")
 @click.option("--json", "as_json", is_flag=True, help="Prints one JSON object: when it serves, or the status.")
 def command(
     bundle: str | None,

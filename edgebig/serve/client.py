@@ -42,7 +42,7 @@ class Client:
         inputs, outputs: names, dtypes and shapes, as a session has them; axes of any size are ``None``.
     """
 
-    def __init__(self, name: str, *, timeout: float = 5.0, spin_us: int = 50) -> None:
+    def __init__(self, name: str, *, timeout: float = 5.0, spin_us: int = 300) -> None:
         """Connects to the server of that name.
 
         Args:

@@ -31,7 +31,7 @@ _REMEMBERED = 16  # sets of shapes for each slot
 class Server:
     """Serves a session through a segment, one request after the other, in the thread that calls :meth:`run`."""
 
-    def __init__(self, session: Session, name: str, layout: Layout, *, mode: int = 0o600, spin_us: int = 50) -> None:
+    def __init__(self, session: Session, name: str, layout: Layout, *, mode: int = 0o600, spin_us: int = 300) -> None:
         """Makes the segment; clients find it from now on.
 
         Args:

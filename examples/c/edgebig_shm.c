@@ -285,7 +285,7 @@ int edgebig_shm_open(edgebig_shm **made, const char *name, int timeout_ms)
         }
         nanosleep(&pause, NULL);
     }
-    client->spin_ns = 50000;
+    client->spin_ns = 300000;
     *made = client;
     return EDGEBIG_SHM_OK;
 }
