@@ -108,11 +108,14 @@ class Recording:
             self._writer.release()
 
 
-def drawings(session: Session, loop: Loop, source: Iterator[Pixels], *, overlap: bool = True) -> Iterator[Pixels]:
-    """Each frame with what the model says of it, in order; the steps overlap, or come one after the other."""
-    if overlap:
-        # Two frames wait at most between steps: more would only make the picture older.
-        return session.stream(source, depth=1, before=loop.before, after=loop.after)
+def drawings(session: Session, loop: Loop, source: Iterator[Pixels], in_flight: int = 1) -> Iterator[Pixels]:
+    """Each frame with what the model says of it, in order.
+
+    The steps overlap, with that many runs of the model at a time; with 0 they come one after the other.
+    """
+    if in_flight:
+        # One frame waits at most between steps: more would only make the picture older.
+        return session.stream(source, depth=1, before=loop.before, after=loop.after, in_flight=in_flight)
     return (loop.after(frame, session.run(loop.before(frame))) for frame in source)
 
 
@@ -125,15 +128,15 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=30.0, help="frames a second of the video that is written (30)")
     parser.add_argument("--seconds", type=float, help="how long (until the video ends)")
     parser.add_argument("--threads", type=int, help="threads that one run may use (default: the engine's choice)")
-    parser.add_argument("--one-after-the-other", action="store_true", help="do not overlap the steps, to compare")
+    parser.add_argument(
+        "--in-flight", type=int, default=1, help="runs at a time, best with --threads 1 (1; 0: no overlap)"
+    )
     arguments = parser.parse_args()
     recording = Recording(arguments.record, arguments.rate) if arguments.record else None
     count, began = 0, time.perf_counter()
     with edgebig.load(arguments.bundle, threads=arguments.threads) as session:
         loop = Loop(Bundle.open(arguments.bundle), session)
-        drawn = drawings(
-            session, loop, frames(arguments.source, arguments.seconds), overlap=not arguments.one_after_the_other
-        )
+        drawn = drawings(session, loop, frames(arguments.source, arguments.seconds), arguments.in_flight)
         try:
             with closing(drawn):
                 for frame in drawn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Condition, Thread
 from typing import Any
@@ -70,17 +71,18 @@ def stream(
     depth: int,
     before: Callable[[Any], Mapping[str, Any]] | None,
     after: Callable[[Any, dict[str, Any]], Any] | None,
+    in_flight: int = 1,
 ) -> Generator[Any, None, None]:
     """What :meth:`Session.stream` gives; the arguments are checked at once, the threads begin with the first item.
 
     Raises:
-        UsageError: ``depth`` is below 1, or ``iterable`` is none.
+        UsageError: ``depth`` or ``in_flight`` is below 1, or ``iterable`` is none.
     """
-    if depth < 1:
-        raise UsageError(f"depth must be 1 or more, found {depth}")
+    if depth < 1 or in_flight < 1:
+        raise UsageError(f"depth and in_flight must be 1 or more, found {depth} and {in_flight}")
     if not isinstance(iterable, Iterable):
         raise UsageError(f"a stream needs something to iterate over, found {type(iterable).__name__}")
-    return _stream(iterable, run, depth, before, after)
+    return _stream(iterable, run, depth, before, after, in_flight)
 
 
 def _stream(
@@ -89,15 +91,24 @@ def _stream(
     depth: int,
     before: Callable[[Any], Mapping[str, Any]] | None,
     after: Callable[[Any, dict[str, Any]], Any] | None,
+    in_flight: int,
 ) -> Generator[Any, None, None]:
-    prepared, computed, finished = Channel(depth), Channel(depth), Channel(depth)
+    # items wait for their turn with their runs under way, so that several of those keep the order
+    prepared, computed, finished = Channel(depth), Channel(max(depth, in_flight - 1)), Channel(depth)
     channels = (prepared, computed, finished)
+    pool = ThreadPoolExecutor(in_flight, "edgebig-stream") if in_flight > 1 else None
 
     def compute(item: _Item) -> Any:
-        return run(item.value)
+        return run(item.value) if pool is None else pool.submit(run, item.value)
 
     def finish(item: _Item) -> Any:
-        return item.value if after is None else after(item.source, item.value)
+        outputs = item.value
+        if isinstance(outputs, Future):
+            try:
+                outputs = outputs.result()
+            except BaseException as error:
+                raise StreamError(item.number, "run", error) from error
+        return outputs if after is None else after(item.source, outputs)
 
     steps: list[tuple[Callable[..., None], tuple[Any, ...]]] = [
         (_read, (iterable, before, prepared)),
@@ -117,6 +128,8 @@ def _stream(
     finally:
         for channel in channels:
             channel.close(at_once=True)
+        if pool is not None:
+            pool.shutdown(wait=False, cancel_futures=True)
         for thread in threads:
             thread.join(_PATIENCE)
 
@@ -160,6 +173,8 @@ def _work(step: str, work: Callable[[_Item], Any], source: Channel, out: Channel
 
 
 def _failed(number: int, step: str, error: BaseException) -> _Item:
+    if isinstance(error, StreamError) and error.item == number:  # a run that failed in a thread of its own
+        return _Item(number, None, None, error)
     failure = StreamError(number, step, error)
     failure.__cause__ = error
     return _Item(number, None, None, failure)

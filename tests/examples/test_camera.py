@@ -37,8 +37,8 @@ def read(path: Path) -> list[np.ndarray[Any, Any]]:
         frames.append(frame[..., ::-1].astype(int))
 
 
-@pytest.mark.parametrize("order", [[], ["--one-after-the-other"]])
-def test_bright_halves_are_tinted_frame_by_frame(tiny_maps: Path, order: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("order", [[], ["--in-flight", 2, "--threads", 1], ["--in-flight", 0]])
+def test_bright_halves_are_tinted_frame_by_frame(tiny_maps: Path, order: list[object], tmp_path: Path) -> None:
     """The bright half moves from left to right, so that a drawing on the wrong frame would show."""
     frames = []
     for number in range(12):

@@ -14,6 +14,7 @@ import tiny
 
 from edgebig.errors import InputError, StreamError, UsageError
 from edgebig.runtime import Session, load
+from edgebig.runtime.stream import stream
 
 
 @pytest.fixture
@@ -29,9 +30,9 @@ def feed(value: float) -> dict[str, Any]:
 
 def no_threads() -> None:
     end = time.monotonic() + 10
-    while time.monotonic() < end and any(t.name == "edgebig-stream" for t in threading.enumerate()):
+    while time.monotonic() < end and any(t.name.startswith("edgebig-stream") for t in threading.enumerate()):
         time.sleep(0.005)
-    assert not [t for t in threading.enumerate() if t.name == "edgebig-stream"]
+    assert not [t for t in threading.enumerate() if t.name.startswith("edgebig-stream")]
 
 
 def test_items_come_in_order_with_what_after_makes_of_them(session: Session) -> None:
@@ -67,14 +68,34 @@ def test_no_step_runs_far_ahead(session: Session) -> None:
             read.append(number)
             yield number
 
-    stream = session.stream(source(), depth=2, before=feed)
-    next(stream)
+    items = session.stream(source(), depth=2, before=feed)
+    next(items)
     time.sleep(0.2)
     assert len(read) <= 1 + 3 * 2 + 3  # given out, three queues, and one in each step's hands
-    stream.close()
+    items.close()
     no_threads()
 
 
+def test_several_runs_in_flight_keep_the_order() -> None:
+    running, most, lock = 0, 0, threading.Lock()
+
+    def run(inputs: Any) -> dict[str, Any]:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.02 if inputs["x"] % 3 else 0.05)  # the first of three ends last
+        with lock:
+            running -= 1
+        return {"y": inputs["x"] * 10}
+
+    found = list(stream(range(24), run, 1, lambda n: {"x": n}, lambda n, outputs: (n, outputs["y"]), in_flight=3))
+    assert found == [(n, n * 10) for n in range(24)]
+    assert most == 3
+    no_threads()
+
+
+@pytest.mark.parametrize("in_flight", [1, 3])
 @pytest.mark.parametrize(
     ("broken", "step", "cause"),
     [
@@ -85,7 +106,7 @@ def test_no_step_runs_far_ahead(session: Session) -> None:
     ],
 )
 def test_an_item_that_fails_ends_the_stream_and_is_named(
-    session: Session, broken: str, step: str, cause: type[Exception]
+    session: Session, broken: str, step: str, cause: type[Exception], in_flight: int
 ) -> None:
     closed: list[bool] = []
 
@@ -110,7 +131,7 @@ def test_an_item_that_fails_ends_the_stream_and_is_named(
 
     found: list[int] = []
     with pytest.raises(StreamError, match=f"^item 3 of the stream: {step}: {cause.__name__}: ") as caught:
-        for value in session.stream(source(), before=before, after=after):
+        for value in session.stream(source(), before=before, after=after, in_flight=in_flight):
             found.append(value)
     assert found == [0, 1, 2]
     assert isinstance(caught.value.__cause__, cause)
@@ -127,16 +148,16 @@ def test_leaving_early_ends_the_threads(session: Session) -> None:
 
 
 def test_a_closed_session_ends_its_streams(session: Session) -> None:
-    stream = session.stream(range(1000), before=feed)
-    next(stream)
+    items = session.stream(range(1000), before=feed)
+    next(items)
     session.close()
     with pytest.raises(StreamError, match="run: BackendError: the session is closed"):
-        list(stream)
+        list(items)
     no_threads()
 
 
 def test_bad_arguments_are_said_at_the_call(session: Session) -> None:
-    with pytest.raises(UsageError, match="depth must be 1 or more, found 0"):
+    with pytest.raises(UsageError, match="depth and in_flight must be 1 or more, found 0 and 1"):
         session.stream([], depth=0)
     with pytest.raises(UsageError, match="a stream needs something to iterate over, found int"):
         session.stream(3)  # type: ignore[arg-type]
