@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import subprocess
 import sys
-import zipfile
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import pytest
+from wheels import downloaded
 
 VERSION = "2.73.0"
 KEPT = Path(sys.prefix) / "edgebig-tritonclient" / VERSION
@@ -28,20 +26,10 @@ def model_config_pb2() -> ModuleType:
     """The module, downloaded once; skips where that is impossible, and fails there where CI=true."""
     file = KEPT / "model_config_pb2.py"
     if not file.is_file():
-        wanted = ["--no-deps", "--only-binary=:all:", "-q", "-d", str(KEPT), f"tritonclient=={VERSION}"]
-        command = [sys.executable, "-m", "pip", "download", "--python-version", "3.12", *wanted]
-        got = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        if got.returncode != 0:
-            reason = f"tritonclient {VERSION} cannot be downloaded: {got.stderr.strip()[-300:]}"
-            if os.environ.get("CI") == "true":
-                pytest.fail(reason)
-            pytest.skip(reason)
-        (wheel,) = KEPT.glob("*.whl")
-        with zipfile.ZipFile(wheel) as archive:
+        with downloaded("tritonclient", VERSION, KEPT, "--python-version", "3.12") as archive:
             partial = file.with_suffix(f".{os.getpid()}.partial")
             partial.write_bytes(archive.read(MEMBER))
         partial.rename(file)
-        wheel.unlink()
     spec = importlib.util.spec_from_file_location("model_config_pb2", file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -11,7 +11,6 @@ import platform
 import re
 import subprocess
 import sys
-import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from pathlib import Path
 import pytest
 from tiny import mlp, two_inputs, write_bundle
 from triton_graphs import golden, graph, refit
+from wheels import downloaded
 
 from edgebig.bundle import Bundle
 from edgebig.triton import triton_models, write_repository
@@ -54,16 +54,7 @@ def server() -> Path:
     if platform.machine() != "x86_64" or libc != "glibc" or tuple(map(int, version.split(".")[:2])) < (2, 35):
         pytest.skip("PyTriton's server needs x86-64 and glibc 2.35")
     if not SERVER.is_file():
-        wanted = ["--no-deps", "--only-binary=:all:", "-q", "-d", str(KEPT), f"nvidia-pytriton=={VERSION}"]
-        command = [sys.executable, "-m", "pip", "download", *wanted]
-        got = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        if got.returncode != 0:
-            reason = f"nvidia-pytriton {VERSION} cannot be downloaded: {got.stderr.strip()[-300:]}"
-            if os.environ.get("CI") == "true":
-                pytest.fail(reason)
-            pytest.skip(reason)
-        (wheel,) = KEPT.glob("*.whl")
-        with zipfile.ZipFile(wheel) as archive:
+        with downloaded("nvidia-pytriton", VERSION, KEPT) as archive:
             names = [n for n in archive.namelist() if n.startswith("nvidia_pytriton.libs/")]
             archive.extractall(KEPT, names)
             data = archive.read(SERVER.relative_to(KEPT).as_posix())
@@ -72,7 +63,6 @@ def server() -> Path:
         partial.write_bytes(data)
         partial.chmod(0o755)
         partial.rename(SERVER)
-        wheel.unlink()
     return SERVER
 
 
