@@ -58,9 +58,9 @@ class OnnxRuntimeCpu:
                 str(graph), options, providers=["CPUExecutionProvider"], disabled_optimizers=_SLOW_FUSIONS
             )
         except Exception as error:  # its errors have no common base but this
-            raise BackendError(f"ONNX Runtime {ort.__version__} does not open {graph.name}: {_brief(error)}") from error
-        self.inputs = tuple(_spec(node) for node in session.get_inputs())
-        self.outputs = tuple(_spec(node) for node in session.get_outputs())
+            raise BackendError(f"ONNX Runtime {ort.__version__} does not open {graph.name}: {brief(error)}") from error
+        self.inputs = tuple(spec_of(node) for node in session.get_inputs())
+        self.outputs = tuple(spec_of(node) for node in session.get_outputs())
         self._session: Any = session
         self._options = ort.RunOptions
         self._run: Callable[..., list[Array]] | None = _direct(session, "run")
@@ -120,7 +120,7 @@ class OnnxRuntimeCpu:
         self._run = self._session = None
 
     def _failed(self, error: Exception) -> BackendError:
-        return BackendError(f"ONNX Runtime failed while running {self._graph}: {_brief(error)}")
+        return BackendError(f"ONNX Runtime failed while running {self._graph}: {brief(error)}")
 
 
 class BoundToOnnxRuntime:
@@ -212,7 +212,7 @@ def import_onnxruntime() -> ModuleType:
     return module
 
 
-def _brief(error: Exception) -> str:
+def brief(error: Exception) -> str:
     """The error's text without ONNX Runtime's code prefix, of a length that people read."""
     import re  # what is compiled here would slow every load
 
@@ -220,6 +220,7 @@ def _brief(error: Exception) -> str:
     return text if len(text) <= 400 else text[:400] + "…"
 
 
-def _spec(node: Any) -> TensorSpec:
+def spec_of(node: Any) -> TensorSpec:
+    """What ONNX Runtime says of an input or output (a ``NodeArg``), as a spec."""
     kind = node.type[len("tensor(") : -1] if node.type.startswith("tensor(") else node.type
     return TensorSpec(node.name, _DTYPES.get(kind, kind), tuple(node.shape))

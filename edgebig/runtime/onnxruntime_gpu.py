@@ -25,7 +25,7 @@ from edgebig.runtime.gpu.providers import (
     missing_libraries,
     tensorrt_options,
 )
-from edgebig.runtime.onnxruntime_cpu import _brief, _spec, import_onnxruntime
+from edgebig.runtime.onnxruntime_cpu import brief, import_onnxruntime, spec_of
 
 Array = np.ndarray[Any, Any]
 T = TypeVar("T")
@@ -105,8 +105,8 @@ class OnnxRuntimeGpu:
             self._record(lambda: self._open(providers(True), optimize))
         if self._fixed is None:
             self._session = self._open(providers(False), optimize)
-        self.inputs = tuple(_spec(node) for node in self._session.get_inputs())
-        self.outputs = tuple(_spec(node) for node in self._session.get_outputs())
+        self.inputs = tuple(spec_of(node) for node in self._session.get_inputs())
+        self.outputs = tuple(spec_of(node) for node in self._session.get_outputs())
         self._fixed_lock = Lock()
         self._pool: Pool[OrtLane] = Pool(self._new_lane, OrtLane.close, contexts)
 
@@ -153,7 +153,7 @@ class OnnxRuntimeGpu:
             session = ort.InferenceSession(str(self._graph), options, providers=providers, enable_fallback=0)
         except Exception as error:  # its errors have no common base but this
             raise BackendError(
-                f"ONNX Runtime {ort.__version__} does not open {self._graph.name} with {title}: {_brief(error)}"
+                f"ONNX Runtime {ort.__version__} does not open {self._graph.name} with {title}: {brief(error)}"
             ) from error
         if session.get_providers()[0] != NAMES[self._provider]:
             raise BackendError(
@@ -167,8 +167,8 @@ class OnnxRuntimeGpu:
         """Tries a session whose runs are one CUDA graph. ONNX Runtime refuses graphs with parts on the processor."""
         try:
             session = open_session()
-            inputs = [_spec(node) for node in session.get_inputs()]
-            outputs = [_spec(node) for node in session.get_outputs()]
+            inputs = [spec_of(node) for node in session.get_inputs()]
+            outputs = [spec_of(node) for node in session.get_outputs()]
             if not all(spec.is_static for spec in (*inputs, *outputs)):
                 return
             fixed = FixedLane(self._ort, session, inputs, outputs, ("cuda", self._device))
@@ -199,7 +199,7 @@ class OnnxRuntimeGpu:
         except EdgebigError:
             raise
         except Exception as error:
-            raise BackendError(f"ONNX Runtime failed while running {self._graph.name}: {_brief(error)}") from error
+            raise BackendError(f"ONNX Runtime failed while running {self._graph.name}: {brief(error)}") from error
 
 
 def provider_absent(onnxruntime: Any, provider: Provider) -> str:
