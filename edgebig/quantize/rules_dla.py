@@ -8,11 +8,13 @@
 [G] NVIDIA TensorRT Developer Guide 8.4 and 8.5, chapter "Working with DLA": padding of convolutions of 0 to 31 and less
     than the kernel, dilation of 1 to 32, and what fits the convolution buffer (:func:`_buffer_refusal`); deconvolutions
     with kernels of 1 to 32 or 1x64, 1x96, 1x128, and no square ones of 23 to 32; poolings with windows of 1 to 8,
-    strides of 1 to 16 and padding of 0 to 7; clipping from 0 to between 1 and 127; resize by whole numbers, up to 32 to
-    the nearest and up to 4 bilinear; slices of four axes, not of the batch, with constant bounds; softmax on Orin and
-    not on Xavier, with 1024 sizes at most along its axis where others than the batch are above 1.
+    strides of 1 to 16 and padding of 0 to 7; clipping from 0 to between 1 and 127; softmax on Orin and not on Xavier.
+[P] Docstrings of TensorRT's Python bindings 10.3, ISoftMaxLayer, ISliceLayer, IResizeLayer, IUnaryLayer: softmax not
+    along the batch, and with 1024 sizes at most along its axis where others than the batch are above 1; slices of four
+    axes, not of the batch, in steps of 1, with constant bounds; resize by whole numbers, up to 32 to the nearest and up
+    to 4 bilinear, in few ways of rounding (``_RESIZE``); of the unary operators the absolute value alone.
 [O] NVIDIA, Deep-Learning-Accelerator-SW, operators/README.md, "Supported ONNX Operators & Functions on Orin DLA",
-    column "through TensorRT" (TensorRT 8.6): what is ``Native`` there is taken here. It has neither Flatten nor Cos, and
+    column "through TensorRT" (TensorRT 8.6): what is ``Native`` there is taken here. It has neither Flatten nor Cos;
     matrix products need a constant second input.
 [H] NvInfer.h: on Xavier, average pooling counts the padding.
 
@@ -49,6 +51,14 @@ _NO_LAYER = {"Constant", "ConstantOfShape", "Shape", "Identity", "Dropout", "Qua
 _FLOATS = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.BFLOAT16, ir.DataType.FLOAT8E4M3FN}
 _LARGEST, _LARGEST_BATCH = 8192, 4096
 _BANKS, _SOFTMAX = 16, 1024
+_RESIZE = {
+    ("nearest", "asymmetric", "floor"),
+    ("nearest", "half_pixel", "round_prefer_floor"),
+    ("nearest", "half_pixel", "round_prefer_ceil"),
+    ("linear", "half_pixel", ""),
+    ("linear", "pytorch_half_pixel", ""),
+}
+"""Mode, coordinates and rounding of a resize, in ONNX's words."""
 
 
 @dataclass(frozen=True)
@@ -206,17 +216,22 @@ def _softmax(node: ir.Node, rank: int | None) -> str:
     if sizes is None or rank is None:
         return ""
     axis = _int(node, "axis", -1) % rank
+    if axis == 0:
+        return "it goes along the batch"
     others = [size for at, size in enumerate(sizes) if at not in {0, axis}]
     wide = sizes[axis] > _SOFTMAX and any(size > 1 for size in others)
     return f"its axis has {sizes[axis]} sizes, and a DLA takes {_SOFTMAX} where other axes are above 1" if wide else ""
 
 
 def _resize(node: ir.Node) -> str:
-    mode = node.attributes.get("mode")
-    name = "nearest" if mode is None else mode.as_string()
-    most = {"nearest": 32, "linear": 4}.get(name)
+    mode = _text(node, "mode", "nearest")
+    most = {"nearest": 32, "linear": 4}.get(mode)
     if most is None:
         return "a DLA resizes to nearest or bilinear"
+    coordinates = _text(node, "coordinate_transformation_mode", "half_pixel")
+    rounding = _text(node, "nearest_mode", "round_prefer_floor") if mode == "nearest" else ""
+    if (mode, coordinates, rounding) not in _RESIZE:
+        return f"a DLA has no {mode} resize with {coordinates}{' and ' if rounding else ''}{rounding}"
     before, after = _sizes(node.inputs[0]), _sizes(node.outputs[0])
     if before is None or after is None:
         return ""
@@ -228,7 +243,10 @@ def _slice(node: ir.Node, rank: int | None) -> str:
     before, after = _sizes(node.inputs[0]), _sizes(node.outputs[0])
     if (rank is not None and rank != 4) or (before and after and before[0] != after[0]):
         return "a DLA slices four axes, and not the batch"
-    return "" if all(_from_constant(value) for value in node.inputs[1:]) else "its bounds are computed"
+    if not all(_from_constant(value) for value in node.inputs[1:] if value is not None):
+        return "its bounds are computed"
+    steps = constant(node.inputs[4]) if len(node.inputs) > 4 else None
+    return "" if steps is None or set(steps.numpy().tolist()) == {1} else "a DLA slices in steps of 1"
 
 
 def _shuffle(node: ir.Node) -> str:
@@ -285,6 +303,11 @@ def _ints(node: ir.Node, name: str) -> tuple[int, ...]:
 def _int(node: ir.Node, name: str, default: int) -> int:
     attribute = node.attributes.get(name)
     return default if attribute is None else int(attribute.as_int())
+
+
+def _text(node: ir.Node, name: str, default: str) -> str:
+    attribute = node.attributes.get(name)
+    return default if attribute is None else attribute.as_string()
 
 
 def _from_constant(value: ir.Value | None) -> bool:

@@ -43,17 +43,17 @@ def conv(*kernel: int) -> dict[str, Any]:
     return {"w": np.ones((8, 8, *kernel), np.float16)}
 
 
-def resize(mode: str, *scales: float) -> Graph:
+def resize(mode: str, *scales: float, **ways: str) -> Graph:
     weights = {"roi": np.zeros(0, np.float32), "s": np.array(scales, np.float32)}
-    return graph("Resize", weights=weights, mode=mode)
+    return graph("Resize", weights=weights, mode=mode, **ways)
 
 
 def clip(low: float, high: float) -> Graph:
     return graph("Clip", weights={"low": np.float16(low), "high": np.float16(high)})
 
 
-def part(start: int, end: int, axis: int) -> Graph:
-    bounds = {"start": np.array([start]), "end": np.array([end]), "axis": np.array([axis])}
+def part(start: int, end: int, axis: int, step: int = 1) -> Graph:
+    bounds = {name: np.array([at]) for name, at in (("start", start), ("end", end), ("axis", axis), ("step", step))}
     return graph("Slice", x=("x", [2, 8, 16, 16]), weights=bounds)
 
 
@@ -79,6 +79,7 @@ TAKEN = [
     graph("ConvTranspose", x=("x", [1, 8, 4, 4]), weights=conv(1, 96)),
     resize("nearest", 1, 1, 32, 1),
     resize("linear", 1, 1, 4, 4),
+    resize("nearest", 1, 1, 2, 2, coordinate_transformation_mode="asymmetric", nearest_mode="floor"),
     clip(0, 6),
     graph("LRN", size=5),
     part(0, 4, 1),
@@ -120,6 +121,16 @@ LEFT = [
     (graph("Softmax", x=("x", [1, 1025, 2, 1]), axis=1), "its axis has 1025 sizes, and a DLA takes 1024"),
     (part(0, 1, 0), "a DLA slices four axes, and not the batch"),
     (shape(1, 2048), "it changes the number of axes or moves the batch"),
+    (part(0, 8, 1, 2), "a DLA slices in steps of 1"),
+    (graph("Softmax", axis=0), "it goes along the batch"),
+    (
+        resize("linear", 1, 1, 2, 2, coordinate_transformation_mode="align_corners"),
+        "a DLA has no linear resize with align_corners",
+    ),
+    (
+        resize("nearest", 1, 1, 2, 2, coordinate_transformation_mode="asymmetric", nearest_mode="ceil"),
+        "a DLA has no nearest resize with asymmetric and ceil",
+    ),
     (graph("Flatten"), "NVIDIA lists no such operator for a DLA"),
     (graph("Cos"), "NVIDIA lists no such operator for a DLA"),
     (graph("Less", extra=("z",)), "a DLA compares in INT8 alone"),
