@@ -149,18 +149,26 @@ class FakeTensorRt:
         self.refuses = self.refuses_capture = False
         self.profiles_set: list[int] = []
         self.host_code: list[bool] = []
+        self.lean = b""  # the engine that a lean runtime of an older version runs
 
     def Runtime(self, logger: Any) -> Any:
         trt = self
 
         class Runtime:
-            engine_host_code_allowed = True
+            def __init__(self, runs: bytes, allowed: bool) -> None:
+                self.runs, self.engine_host_code_allowed = runs, allowed
+
+            def load_runtime(self, path: str) -> Runtime | None:
+                if not path.endswith("libnvinfer_lean.so.10"):
+                    logger.log(ILogger.ERROR, "Unable to load library")
+                    return None
+                return Runtime(trt.lean, allowed=False)
 
             def deserialize_cuda_engine(self, serialized_engine: bytes) -> Engine | None:
                 trt.host_code.append(self.engine_host_code_allowed)
-                if serialized_engine != trt.engine:
+                if serialized_engine != self.runs:
                     logger.log(ILogger.ERROR, "Version tag does not match")
                     return None
                 return Engine(trt, logger)
 
-        return Runtime()
+        return Runtime(self.engine, allowed=True)

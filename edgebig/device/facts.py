@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgebig.compatibility import Machine
+from edgebig.compatibility import Machine, lean_runtime
 from edgebig.device.cuda_driver import CudaDevice, cuda_device
 
 Run = Callable[[Sequence[str]], str | None]
@@ -164,6 +164,7 @@ def read_facts(
             platform=f"{sys.platform}-{platform.machine()}",
             is_jetson=jetson is not None,
             dla_cores=None if jetson else 0,
+            lean_runtime=lean_runtime(),
         ),
         jetson=jetson,
         cuda=found.cuda if isinstance(found, CudaDevice) else "",

@@ -41,4 +41,5 @@ def test_tensorrts_methods_are_those_of_the_bindings(ours: type, theirs: str) ->
         assert hasattr(trt.TensorIOMode, member)
     for member in ("DEVICE", "HOST"):
         assert hasattr(trt.TensorLocation, member)
+    assert "path: str" in trt.Runtime.load_runtime.__doc__
     assert hasattr(trt.Runtime, "engine_host_code_allowed") and hasattr(trt.ILogger, "INTERNAL_ERROR")

@@ -8,9 +8,11 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from edgebig.compatibility import is_same_version, lean_runtime
 from edgebig.errors import BackendError, MissingExtra
 from edgebig.runtime.backend import CLOSED
 from edgebig.runtime.gpu.buffers import Binding, dtype_name, numpy_dtype
+from edgebig.runtime.gpu.plan_header import plan_header
 from edgebig.runtime.gpu.profiles import Profile, Span
 from edgebig.runtime.gpu.weights import Weights, prepare_weights
 
@@ -61,7 +63,9 @@ class LoadedEngine:
         if self._runtime is None:
             raise BackendError(f"TensorRT {tensorrt.__version__} does not start: {self.last_error()}")
         self._runtime.engine_host_code_allowed = False
-        self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
+        data = path.read_bytes()
+        self._older = self._older_runtime(data)
+        self._engine = (self._older or self._runtime).deserialize_cuda_engine(data)
         if self._engine is None:
             raise BackendError(
                 f"TensorRT {tensorrt.__version__} does not load {path.name}: {self.last_error()}: "
@@ -74,6 +78,19 @@ class LoadedEngine:
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
         self.bindings = tuple(self._binding(name) for name in names)
         self.profiles = tuple(self._profile(index) for index in range(self._engine.num_optimization_profiles))
+
+    def _older_runtime(self, data: bytes) -> Any:
+        """The lean runtime that runs an engine of an older version; ``None`` where this one's runs it."""
+        header, file = plan_header(data), lean_runtime()
+        if header is None or not file or is_same_version(header.version, self.tensorrt.__version__):
+            return None
+        older = self._runtime.load_runtime(file)
+        if older is None:
+            raise BackendError(
+                f"TensorRT {self.tensorrt.__version__} does not load the lean runtime {file}: {self.last_error()}: "
+                f"name that of TensorRT {header.version} in EDGEBIG_LEAN_RUNTIME"
+            )
+        return older
 
     def _prepare(self, weights: Weights) -> None:
         problem = prepare_weights(self.tensorrt, self._logger, self._engine, weights)
@@ -114,6 +131,7 @@ class LoadedEngine:
     def close(self) -> None:
         """Frees the engine, then the runtime; its contexts must be gone."""
         self._engine = None
+        self._older = None
         self._runtime = None
 
     def _binding(self, name: str) -> Binding:
