@@ -17,7 +17,8 @@ The rules, each with the document that states it:
   that is a note (:func:`engine_notes`), not a refusal; built with ``SAME_COMPUTE_CAPABILITY`` it is made for them all.
 - An engine of TensorRT does not move between operating systems or processors: [S] Engine Portability. One of
   TensorRT-RTX does: [C].
-- An engine with layers on a DLA needs one: AGX Orin, with JetPack 6 (TensorRT up to 10.7) or 7.2.2 (11.4.1): [N].
+- An engine with layers on a DLA needs one: AGX Orin and Orin NX with JetPack 6 (TensorRT up to 10.7), AGX Orin with
+  JetPack 7.2.2 (11.4.1): [N].
 
 [E] docs.nvidia.com/deeplearning/tensorrt/11.1.0/inference-library/engine-compatibility.html
 [S] docs.nvidia.com/deeplearning/tensorrt/11.4.1/getting-started/support-matrix.html

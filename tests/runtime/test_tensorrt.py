@@ -248,6 +248,24 @@ def test_no_context_no_gpu_and_a_foreign_engine_are_told_when_loading(cuda: Fake
         TensorRtBackend(engine, tensorrt=trt, cuda=cuda)
 
 
+@pytest.mark.parametrize(
+    ("diagnostics", "said"),
+    [
+        (4 | 2, r"match \(unsupported cc, old cuda driver\): update NVIDIA's driver$"),
+        (1, r"match \(version mismatch\): build it here with 'edgebig finish'$"),
+        (0, r"match: build it here with 'edgebig finish'$"),
+    ],
+)
+def test_tensorrt_rtx_tells_from_the_header_why_an_engine_does_not_load(
+    cuda: FakeCuda, engine: Path, diagnostics: int, said: str
+) -> None:
+    trt = FakeTensorRt(cuda)
+    trt.diagnostics = diagnostics
+    engine.write_bytes(b"other")
+    with pytest.raises(BackendError, match=said):
+        TensorRtBackend(engine, tensorrt=trt, cuda=cuda, flavour="tensorrt-rtx")
+
+
 def test_an_engine_of_an_older_version_runs_in_the_lean_runtime_that_is_named(
     cuda: FakeCuda, engine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

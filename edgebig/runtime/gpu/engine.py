@@ -18,6 +18,13 @@ from edgebig.runtime.gpu.weights import Weights, prepare_weights
 
 _MODULES = {"tensorrt": ("tensorrt",), "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
 _EXTRAS = {"tensorrt": "gpu", "tensorrt-rtx": "rtx"}
+_ADVICE = {
+    "CUDA_ERROR": "'edgebig doctor' shows the driver",
+    "OLD_CUDA_DRIVER": "update NVIDIA's driver",
+    "OLD_CUDA_RUNTIME": "update the CUDA libraries beside it",
+    "INSUFFICIENT_GPU_MEMORY": "compile with --weight-streaming, or free the GPU's memory",
+}
+"""By TensorRT-RTX's diagnostics: NVIDIA, TensorRT-RTX, "Engine Compatibility", table of EngineInvalidityDiagnostics."""
 
 
 def import_tensorrt(flavour: str) -> Any:
@@ -67,10 +74,7 @@ class LoadedEngine:
         self._older = self._older_runtime(data)
         self._engine = (self._older or self._runtime).deserialize_cuda_engine(data)
         if self._engine is None:
-            raise BackendError(
-                f"TensorRT {tensorrt.__version__} does not load {path.name}: {self.last_error()}: "
-                "build it here with 'edgebig finish'"
-            )
+            raise BackendError(f"TensorRT {tensorrt.__version__} does not load {path.name}: {self._why_invalid(data)}")
         if weights is not None:
             self._prepare(weights)
         self.file_bytes = path.stat().st_size
@@ -91,6 +95,18 @@ class LoadedEngine:
                 f"name that of TensorRT {header.version} in EDGEBIG_LEAN_RUNTIME"
             )
         return older
+
+    def _why_invalid(self, data: bytes) -> str:
+        """Why an engine did not load, and what to do; TensorRT-RTX tells more, from the engine's header."""
+        said, advice = self.last_error(), "build it here with 'edgebig finish'"
+        if hasattr(self._runtime, "get_engine_validity"):
+            _, found = self._runtime.get_engine_validity(data)
+            kinds = self.tensorrt.EngineInvalidityDiagnostics.__members__.items()
+            names = [name for name, kind in kinds if int(found) & int(kind)]
+            if names:
+                said = f"{said} ({', '.join(name.lower().replace('_', ' ') for name in names)})"
+            advice = next((_ADVICE[name] for name in _ADVICE if name in names), advice)
+        return f"{said}: {advice}"
 
     def _prepare(self, weights: Weights) -> None:
         problem = prepare_weights(self.tensorrt, self._logger, self._engine, weights)
