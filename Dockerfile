@@ -8,7 +8,7 @@
 #   bundles for a CPU                           ubuntu:24.04                                   cpu,vision,text       onnxruntime
 #
 # An engine of TensorRT runs on the version that built it: run 'edgebig finish' in the image that will serve the bundle, and
-# again after its base has changed. Of the tensorrt images, 25.08-py3 has TensorRT 10.13 and 26.06-py3 has 11.0.
+# again after its base has changed. Of the tensorrt images, 25.08-py3 has TensorRT 10.13, 26.06-py3 has 11.0, 26.07-py3 11.1.
 #
 #   docker build -t edgebig .
 #   docker build --build-arg BASE_IMAGE=ubuntu:24.04 --build-arg EXTRAS=cpu,vision,text --build-arg NEEDS=onnxruntime -t edgebig .

@@ -27,6 +27,10 @@ class ILogger:
     INTERNAL_ERROR, ERROR, WARNING = 0, 1, 2
 
 
+class EngineInvalidityDiagnostics(enum.IntFlag):
+    VERSION_MISMATCH, UNSUPPORTED_CC, OLD_CUDA_DRIVER = 1, 2, 4
+
+
 class IOutputAllocator:
     pass
 
@@ -138,6 +142,7 @@ class FakeTensorRt:
     __version__ = "10.3.0"
     TensorIOMode, TensorLocation, ILogger = TensorIOMode, TensorLocation, ILogger
     IOutputAllocator, IProfiler = IOutputAllocator, IProfiler
+    EngineInvalidityDiagnostics = EngineInvalidityDiagnostics
 
     def __init__(self, cuda: FakeCuda, positive: bool = False) -> None:
         self.cuda, self.positive = cuda, positive
@@ -149,18 +154,29 @@ class FakeTensorRt:
         self.refuses = self.refuses_capture = False
         self.profiles_set: list[int] = []
         self.host_code: list[bool] = []
+        self.diagnostics: int | None = None  # what TensorRT-RTX says of an engine; TensorRT says nothing
+        self.lean = b""  # the engine that a lean runtime of an older version runs
 
     def Runtime(self, logger: Any) -> Any:
         trt = self
 
         class Runtime:
-            engine_host_code_allowed = True
+            def __init__(self, runs: bytes, allowed: bool) -> None:
+                self.runs, self.engine_host_code_allowed = runs, allowed
+                if trt.diagnostics is not None:
+                    self.get_engine_validity = lambda buffer: (2, trt.diagnostics)
+
+            def load_runtime(self, path: str) -> Runtime | None:
+                if not path.endswith("libnvinfer_lean.so.10"):
+                    logger.log(ILogger.ERROR, "Unable to load library")
+                    return None
+                return Runtime(trt.lean, allowed=False)
 
             def deserialize_cuda_engine(self, serialized_engine: bytes) -> Engine | None:
                 trt.host_code.append(self.engine_host_code_allowed)
-                if serialized_engine != trt.engine:
+                if serialized_engine != self.runs:
                     logger.log(ILogger.ERROR, "Version tag does not match")
                     return None
                 return Engine(trt, logger)
 
-        return Runtime()
+        return Runtime(self.engine, allowed=True)

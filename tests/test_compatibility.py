@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from edgebig.compatibility import Machine, engine_fits, engine_notes
+from edgebig.compatibility import Machine, engine_fits, engine_notes, lean_runtime
 from edgebig.manifest import Engine
 
 
@@ -46,7 +46,27 @@ def test_a_mismatch_is_told_in_plain_words() -> None:
     ],
 )
 def test_versions(built: str, here: str, compatible: bool, runs: bool) -> None:
-    assert (engine_fits(engine(built, version_compatible=compatible), machine(here)) == "") is runs
+    built_so, has_lean = (
+        engine(built, version_compatible=compatible),
+        machine(here, lean_runtime="libnvinfer_lean.so.10"),
+    )
+    assert (engine_fits(built_so, has_lean) == "") is runs
+
+
+def test_a_version_compatible_engine_needs_the_lean_runtime_of_its_version() -> None:
+    compatible = engine("10.3.0.30", version_compatible=True)
+    assert engine_fits(compatible, machine("10.3.0")) == ""
+    assert engine_fits(compatible, machine("10.13.3")) == (
+        "built for TensorRT 10.3 on sm_87; this machine has 10.13 on sm_87 and no lean runtime of 10.3.0.30"
+    )
+    assert engine_fits(compatible, machine("10.2.0")).endswith("this machine has 10.2 on sm_87")
+
+
+def test_the_lean_runtime_is_named_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EDGEBIG_LEAN_RUNTIME", raising=False)
+    assert lean_runtime() == ""
+    monkeypatch.setenv("EDGEBIG_LEAN_RUNTIME", "/opt/10.3/libnvinfer_lean.so.10")
+    assert lean_runtime() == "/opt/10.3/libnvinfer_lean.so.10"
 
 
 @pytest.mark.parametrize(

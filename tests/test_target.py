@@ -124,7 +124,7 @@ def test_stacks_of_the_jetsons() -> None:
     stacks = {n: {s.name: s.tensorrt for s in targets()[n].software} for n in JETSONS}
     assert stacks["agx-xavier"] == stacks["xavier-nx"] == {"JetPack 5.1.x": "8.5.2"}
     assert stacks["orin-nano-8gb"]["JetPack 6.2"] == "10.3.0"
-    assert list(stacks["agx-thor"].values()) == ["10.13", "10.13.3", "10.16", "11.4.1"]
+    assert list(stacks["agx-thor"].values()) == ["10.13", "10.13.3", "10.16.2", "11.4.1"]
     with_11 = [n for n, stack in stacks.items() if "11.4.1" in stack.values()]
     assert with_11 == ["agx-orin-32gb", "agx-orin-64gb", "agx-thor"]
 

@@ -92,11 +92,39 @@ class Flavour:
         """
         return not self.is_rtx and has_dla(self.version)
 
-    @property
-    def network_flags(self) -> int:
-        """For ``create_network``: strongly typed, which TensorRT 11 is without being told."""
+    def network_flags(self, options: BuildOptions) -> int:
+        """For ``create_network``: strongly typed, which TensorRT 11 is without being told; not for a DLA of 10."""
         flag = getattr(self.module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
-        return 0 if flag is None else 1 << int(flag)
+        return 0 if flag is None or self._types_by_flags(options) else 1 << int(flag)
+
+    def type_for_dla(self, config: Any, network: Any, options: BuildOptions) -> None:
+        """Where a network for a DLA is not strongly typed: lets FP16 in, and keeps in FP32 what the graph keeps there.
+
+        Strong typing does not go with DLA before TensorRT 11: the digests of NVIDIA's documentation of TensorRT 10 say
+        so, its trtexec sets FP16 and PREFER_PRECISION_CONSTRAINTS for every DLA, and 11.4.1 announces strongly typed
+        networks for DLA as new.
+
+        Args:
+            config: the builder's.
+            network: parsed.
+            options: settings.
+        """
+        if not self._types_by_flags(options):
+            return
+        trt = self.module
+        config.set_flag(trt.BuilderFlag.FP16)
+        config.set_flag(trt.BuilderFlag.PREFER_PRECISION_CONSTRAINTS)
+        pairs = {trt.LayerType.QUANTIZE, trt.LayerType.DEQUANTIZE}
+        computes_nothing = {trt.LayerType.CONSTANT, trt.LayerType.CAST, *pairs}
+        layers = [network.get_layer(index) for index in range(network.num_layers)]
+        if any(layer.type in pairs for layer in layers):
+            config.set_flag(trt.BuilderFlag.INT8)  # else the builder refuses them; the GPU runs what is between
+        for layer in layers:
+            if layer.type not in computes_nothing and layer.get_output_type(0) == trt.DataType.FLOAT:
+                layer.precision = trt.DataType.FLOAT
+
+    def _types_by_flags(self, options: BuildOptions) -> bool:
+        return options.dla_core is not None and hasattr(self.module.BuilderFlag, "FP16")
 
     def set_capabilities(self, config: Any, capabilities: Sequence[str]) -> None:
         """Makes a builder's config serve these compute capabilities, ``8.9`` for example.

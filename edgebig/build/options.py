@@ -30,8 +30,8 @@ class BuildOptions:
         workspace_bytes: memory that one layer may use for scratch; the whole GPU's by default.
         optimization_level: 0 (fastest build) to 5 (fastest engine); the builder's own by default.
         aux_streams: streams beside the main one that an engine may use; the builder decides by default.
-        version_compatible: the engine also loads in later TensorRTs. It holds no lean runtime, which is host
-            code: the device's own is used.
+        version_compatible: the engine also loads in later TensorRTs, with the lean runtime of the version that built
+            it. It does not hold that one, since it is host code: it must be installed there.
         hardware_compatible: ``ampere+``: the engine also loads on other GPUs of Ampere and newer;
             ``same-capability``: on every GPU of its own compute capability, without a warning. It may be slower.
         dla_core: the deep learning accelerator that runs what it can; ``None``: the GPU runs all.

@@ -1,7 +1,8 @@
 """Parses a graph with TensorRT's ONNX parser and builds engines, for every flavour of TensorRT.
 
 Written against the API that TensorRT 10, 11 and TensorRT-RTX share; ``flavour.py`` says what differs. Networks are
-strongly typed: the graph carries the precision. Standard library only: this also runs on the device.
+strongly typed, but for the DLAs of TensorRT 10: the graph carries the precision. Standard library only: this also runs
+on the device.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ class _Builder:
             raise BuildError(
                 f"{flavour} does not start here: {said}: is there a GPU, and does its driver fit?"
             ) from error
-        network = builder.create_network(flavour.network_flags)
+        network = builder.create_network(flavour.network_flags(options))
         # Not before: a network that is made with a recorder ends the process when it is deleted (TensorRT-RTX 1.7).
         builder.error_recorder = heard.recorder
         parser = trt.OnnxParser(network, heard.logger)
@@ -209,6 +210,7 @@ class _Builder:
             raise BuildError(f"{self._flavour}: DLA core {core} was asked for and {found}: leave it out")
         config.default_device_type = trt.DeviceType.DLA
         config.DLA_core = core
+        self._flavour.type_for_dla(config, self._network, self._options)
         if self._options.gpu_fallback:
             config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
 

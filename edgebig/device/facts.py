@@ -11,17 +11,18 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgebig.compatibility import Machine
+from edgebig.compatibility import Machine, lean_runtime
 from edgebig.device.cuda_driver import CudaDevice, cuda_device
 
 Run = Callable[[Sequence[str]], str | None]
 """Runs a command; gives its output, or ``None`` where it is absent or fails."""
 
 ROOT = Path("/")
+_UNNAMED = "Jetson"
 _GPU_FIELDS = ("name", "driver_version", "memory.total", "compute_cap")
 _GPU_CLOCKS = ("*.gpu", "*.ga10b", "*.gv11b", "*.gp10b", "gpu-gpc-*")
 """The GPU under /sys/class/devfreq: JetPack 6; 5 on Orin; on Xavier; on TX2; Thor."""
@@ -34,11 +35,13 @@ _JETPACKS = {
     "35.4": "5.1.2",
     "35.5": "5.1.3",
     "35.6.0": "5.1.4",
+    "35.6.4": "5.1.6",
     "35.6": "5.1.5",
     "36.3": "6.0",
     "36.4.0": "6.1",
     "36.4.3": "6.2",
     "36.4": "6.2.1",
+    "36.5": "6.2.2",
     "38.2": "7.0",
     "38.4": "7.1",
     "39.2.0": "7.2",
@@ -46,6 +49,12 @@ _JETPACKS = {
     "39.2": "7.2.2",
 }
 """JetPack by release of Jetson Linux (L4T), as NVIDIA's JetPack archive pairs them; the longest that fits counts."""
+
+_MODEL = ("proc/device-tree/model", "tmp/nv_jetson_model")
+"""Docker hides the device tree from a container; NVIDIA's jetson-containers hand its model in as the second file."""
+
+_JETSON_GPUS = ("7.2", "8.7", "11.0")
+"""Compute capabilities of GPUs in a Jetson's own chip: Xavier, Orin, Thor."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +156,7 @@ def read_facts(
         versions: of TensorRT and TensorRT-RTX; looked up here by default.
     """
     found = cuda_device() if cuda is None else cuda
-    jetson, driver = read_jetson(root, run), read_driver(root)
+    jetson, driver = _in_container(read_jetson(root, run), found), read_driver(root)
     gpus = read_gpus(run) if isinstance(found, str) or not driver else []
     gpu = gpus[0] if gpus else Gpu("", "", None, "")
     if isinstance(found, CudaDevice):
@@ -164,6 +173,7 @@ def read_facts(
             platform=f"{sys.platform}-{platform.machine()}",
             is_jetson=jetson is not None,
             dla_cores=None if jetson else 0,
+            lean_runtime=lean_runtime(),
         ),
         jetson=jetson,
         cuda=found.cuda if isinstance(found, CudaDevice) else "",
@@ -173,12 +183,23 @@ def read_facts(
 
 def read_jetson(root: Path = ROOT, run: Run = run_command) -> Jetson | None:
     """The Jetson that this is; ``None`` elsewhere."""
-    model = _text(root / "proc/device-tree/model").strip("\0\n ")
+    models = (_text(root / name).strip("\0\n ") for name in _MODEL)
+    model = next((text for text in models if text), "")
     l4t = read_l4t(root)
     if not l4t and not re.search(r"jetson|orin|xavier|thor", model, re.IGNORECASE):
         return None
     clocks, rate = read_gpu_clocks(root)
-    return Jetson(model or "Jetson", l4t, jetpack_of(l4t), read_power_mode(run), clocks, rate)
+    return Jetson(model or _UNNAMED, l4t, jetpack_of(l4t), read_power_mode(run), clocks, rate)
+
+
+def _in_container(jetson: Jetson | None, cuda: CudaDevice | str) -> Jetson | None:
+    """The Jetson by its GPU, where the files do not tell: a container may show neither its model nor its release."""
+    if isinstance(cuda, str) or not cuda.is_integrated or cuda.capability not in _JETSON_GPUS:
+        return jetson
+    if jetson is not None and jetson.model != _UNNAMED:
+        return jetson
+    named = f"{_UNNAMED} ({cuda.name}, {cuda.memory_bytes / (1 << 30):.0f} GB)"
+    return Jetson(named) if jetson is None else replace(jetson, model=named)
 
 
 def read_l4t(root: Path = ROOT) -> str:

@@ -172,7 +172,7 @@ def _engine(bundle: Bundle, name: str, backend: Backend, notes: list[str]) -> En
         )
         if found.version_compatible:
             notes.append(
-                f"{name}: version-compatible: a later one needs --backend-config=tensorrt,version-compatible=true"
+                f"{name}: version-compatible, but Triton takes lean runtimes out of engines alone, and it holds none"
             )
         return found
     if backend == "tensorrt":

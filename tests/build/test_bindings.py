@@ -149,6 +149,11 @@ def test_all_that_the_builder_uses_is_there(package: str, version: str, tmp_path
     found, api = json.loads(ran.stdout)
     assert found == version
     assert missing(sources(), api) == []
+    flags = ("FP16", "INT8", "PREFER_PRECISION_CONSTRAINTS")  # with the next what type_for_dla() uses; 11 has no more
+    typing = {*(("BuilderFlag", flag) for flag in flags), ("ILayer", "precision")}
+    assert missing(typing, api) == ([] if major == "10" else [f"{a}.{b}" for a, b in sorted(typing)])
+    kinds = {("LayerType", kind) for kind in ("CONSTANT", "CAST", "QUANTIZE", "DEQUANTIZE")}
+    assert missing({("ILayer", "get_output_type"), ("ILayer", "type"), ("DataType", "FLOAT"), *kinds}, api) == []
     levels = api["HardwareCompatibilityLevel"]
     assert "AMPERE_PLUS" in levels and ("SAME_COMPUTE_CAPABILITY" in levels) is (version != "10.3.0")
     assert missing({("Builder", "build_cuda_engine"), ("IBuilderConfig", "set_flag(flags=)")}, api) == [

@@ -14,7 +14,7 @@ from edgebig.build.listening import in_words
 from edgebig.errors import BuildError, MissingExtra, UsageError
 
 sys.path.insert(0, str(Path(__file__).parent))
-from trt_fake import make_trt
+from trt_fake import Network, make_trt
 
 GRAPH = Path("net.onnx")
 
@@ -79,14 +79,33 @@ def test_a_dla_core_with_and_without_the_gpu_behind_it(fallback: bool) -> None:
     options = BuildOptions(dla_core=1, gpu_fallback=fallback, detailed_verbosity=False)
     built = build_engine(GRAPH, flavour, options=options)
     assert (built.beside_dla, built.layers) == (("GlobalAveragePool",), 3)
-    expected = [("default_device_type", "DLA"), ("DLA_core", 1), *([("flag", "GPU_FALLBACK")] if fallback else [])]
-    assert flavour.module.config.said == expected
+    core, behind = [("default_device_type", "DLA"), ("DLA_core", 1)], [("flag", "GPU_FALLBACK")] if fallback else []
+    typed = [("flag", "FP16"), ("flag", "PREFER_PRECISION_CONSTRAINTS")]
+    assert flavour.module.config.said == [*core, *typed, *behind]
     newer = full("11.4.1")
     newer.module.OnnxParserFlag.ADJUST_FOR_DLA = 4
     build_engine(GRAPH, newer, options=options)
-    assert newer.module.config.said == [("parser", 4), *expected]
+    assert newer.module.config.said == [("parser", 4), *core, *behind]
     with pytest.raises(BuildError, match=r"TensorRT 10\.3\.0: DLA core 1 was asked for and it has 1"):
         build_engine(GRAPH, full(dla_cores=1), options=options)
+
+
+def test_pairs_for_a_dla_of_tensorrt_10_need_its_int8_flag(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Network, "first", "Dequantize")
+    for version, asked in (("10.3.0", True), ("11.4.1", False)):
+        flavour = full(version)
+        build_engine(GRAPH, flavour, options=BuildOptions(dla_core=0))
+        assert (("flag", "INT8") in flavour.module.config.said) is asked
+
+
+def test_only_the_dlas_of_tensorrt_10_want_networks_that_flags_type() -> None:
+    dla = BuildOptions(dla_core=0)
+    for version, options, flags in (("10.3.0", dla, 0), ("10.3.0", BuildOptions(), 2), ("11.4.1", dla, 2)):
+        flavour = full(version)
+        build_engine(GRAPH, flavour, options=options)
+        assert flavour.module.network_flags == flags
+        precisions = [layer.precision for layer in flavour.module.network.layers]
+        assert precisions == ([None, None, "FLOAT"] if flags == 0 else [None] * 3)
 
 
 @pytest.mark.parametrize("version", ["10.8.0", "10.16.1", "11.3.0", "11.4.0"])

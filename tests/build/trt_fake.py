@@ -71,9 +71,17 @@ class Config:
 
 class Network:
     num_layers = 3
+    first = "Conv"
+
+    def __init__(self) -> None:
+        names, kinds = (self.first, "GlobalAveragePool", "Softmax"), ("HALF", "HALF", "FLOAT")
+        self.layers = [
+            SimpleNamespace(name=name, type=name, precision=None, get_output_type={0: kind}.get)
+            for name, kind in zip(names, kinds, strict=True)
+        ]
 
     def get_layer(self, index: int) -> SimpleNamespace:
-        return SimpleNamespace(name=["Conv", "GlobalAveragePool", "Softmax"][index])
+        return self.layers[index]
 
 
 class Profiles(dict[str, Any]):
@@ -87,7 +95,11 @@ def make_trt(*, version: str = "10.3.0", strongly_typed: int | None = 1, dla_cor
     flags = {} if strongly_typed is None else {"STRONGLY_TYPED": strongly_typed}
     trt.NetworkDefinitionCreationFlag = SimpleNamespace(**flags)
     names = "VERSION_COMPATIBLE EXCLUDE_LEAN_RUNTIME REFIT STRIP_PLAN WEIGHT_STREAMING GPU_FALLBACK"
+    if version.startswith(("8", "10")):
+        names += " FP16 INT8 PREFER_PRECISION_CONSTRAINTS"
     trt.BuilderFlag = SimpleNamespace(**{name: name for name in names.split()})
+    trt.LayerType = SimpleNamespace(CONSTANT="Constant", CAST="Cast", QUANTIZE="Quantize", DEQUANTIZE="Dequantize")
+    trt.DataType = SimpleNamespace(FLOAT="FLOAT")
     trt.MemoryPoolType = SimpleNamespace(WORKSPACE="WORKSPACE")
     trt.ProfilingVerbosity = SimpleNamespace(DETAILED="DETAILED")
     trt.HardwareCompatibilityLevel = SimpleNamespace(AMPERE_PLUS="AMPERE_PLUS")
@@ -104,7 +116,8 @@ def make_trt(*, version: str = "10.3.0", strongly_typed: int | None = 1, dla_cor
 
         def create_network(self, flags: int) -> Network:
             trt.network_flags = flags
-            return Network()
+            trt.network = Network()
+            return trt.network  # type: ignore[no-any-return]
 
         def create_builder_config(self) -> Config:
             return trt.config  # type: ignore[no-any-return]

@@ -56,16 +56,21 @@ def test_the_release_of_each_jetpack(tmp_path: Path, text: str, l4t: str, jetpac
 
 
 def test_releases_are_told_apart_by_their_longest_name() -> None:
-    assert [jetpack_of(r) for r in ("36.4.0", "36.4.3", "36.4.4", "36.4.7", "36.3.0", "35.6.0", "35.6.2", "40.1")] == [
+    assert [
+        jetpack_of(r)
+        for r in ("36.4.0", "36.4.3", "36.4.4", "36.4.7", "36.5.0", "36.3.0", "35.6.0", "35.6.2", "35.6.4")
+    ] == [
         "6.1",
         "6.2",
         "6.2.1",
         "6.2.1",
+        "6.2.2",
         "6.0",
         "5.1.4",
         "5.1.5",
-        "",
+        "5.1.6",
     ]
+    assert jetpack_of("40.1") == jetpack_of("36.6.0") == ""
 
 
 @pytest.mark.parametrize(
@@ -98,6 +103,22 @@ def test_an_orin_with_jetpack_6(tmp_path: Path) -> None:
     }
     put(tmp_path, "sys/class/devfreq/17000000.gpu/min_freq", "306000000\n")
     assert read_facts(root=tmp_path, run=run, cuda=cuda, versions=(None, None)).built()["clocks"] == "free"
+
+
+def test_a_jetson_in_a_container_that_hides_its_device_tree(tmp_path: Path) -> None:
+    cuda = CudaDevice("NVIDIA Thor", "11.0", 131_000_000_000, True, "13.0")
+
+    def seen(gpu: CudaDevice) -> tuple[bool, str, int | None]:
+        machine = read_facts(root=tmp_path, run=says(), cuda=gpu, versions=(None, None)).machine
+        return machine.is_jetson, machine.device, machine.dla_cores
+
+    assert seen(cuda) == (True, "Jetson (NVIDIA Thor, 122 GB)", None)
+    assert seen(CudaDevice("NVIDIA GB10", "12.1", 128 << 30, True, "13.0")) == (False, "NVIDIA GB10", 0)
+    put(tmp_path, "etc/nv_tegra_release", R39)  # handed in with -v
+    facts = read_facts(root=tmp_path, run=says(), cuda=CudaDevice("Orin", "8.7", 61 << 30, True, "13.2"))
+    assert facts.built()["software"] == "JetPack 7.2.1" and facts.machine.device == "Jetson (Orin, 61 GB)"
+    put(tmp_path, "tmp/nv_jetson_model", "NVIDIA Jetson AGX Thor Developer Kit\0")
+    assert seen(cuda) == (True, "NVIDIA Jetson AGX Thor Developer Kit", None)
 
 
 def test_a_server_and_a_machine_without_a_gpu(tmp_path: Path) -> None:

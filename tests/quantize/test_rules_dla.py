@@ -43,6 +43,24 @@ def conv(*kernel: int) -> dict[str, Any]:
     return {"w": np.ones((8, 8, *kernel), np.float16)}
 
 
+def resize(mode: str, *scales: float, **ways: str) -> Graph:
+    weights = {"roi": np.zeros(0, np.float32), "s": np.array(scales, np.float32)}
+    return graph("Resize", weights=weights, mode=mode, **ways)
+
+
+def clip(low: float, high: float) -> Graph:
+    return graph("Clip", weights={"low": np.float16(low), "high": np.float16(high)})
+
+
+def part(start: int, end: int, axis: int, step: int = 1) -> Graph:
+    bounds = {name: np.array([at]) for name, at in (("start", start), ("end", end), ("axis", axis), ("step", step))}
+    return graph("Slice", x=("x", [2, 8, 16, 16]), weights=bounds)
+
+
+def shape(*sizes: int) -> Graph:
+    return graph("Reshape", weights={"sizes": np.array(sizes, np.int64)})
+
+
 TAKEN = [
     graph("Conv", weights=conv(3, 3)),
     graph("Conv", weights=conv(16, 1), strides=[8, 1]),
@@ -55,8 +73,19 @@ TAKEN = [
     graph("Softmax", axis=1),
     graph("MatMul", x=("x", [4, 8]), weights={"w": np.ones((8, 3), np.float16)}),
     graph("PRelu", weights={"slope": np.ones((8, 1, 1), np.float16)}),
-    graph("Transpose", perm=[0, 2, 3, 1]),
-    graph("Resize", weights={"roi": np.zeros(0, np.float32), "s": np.array([1, 1, 2, 2], np.float32)}, mode="nearest"),
+    graph("Transpose", perm=[0, 3, 1, 2]),
+    graph("Conv", weights=conv(3, 3), dilations=[32, 1], pads=[2, 2, 2, 2]),
+    graph("Conv", x=("x", [1, 64, 1, 8192]), weights={"w": np.ones((64, 1, 3, 3), np.float16)}, group=64, pads=[1] * 4),
+    graph("ConvTranspose", x=("x", [1, 8, 4, 4]), weights=conv(1, 96)),
+    resize("nearest", 1, 1, 32, 1),
+    resize("linear", 1, 1, 4, 4),
+    resize("nearest", 1, 1, 2, 2, coordinate_transformation_mode="asymmetric", nearest_mode="floor"),
+    clip(0, 6),
+    graph("LRN", size=5),
+    part(0, 4, 1),
+    shape(1, 4, 32, 16),
+    graph("Softmax", x=("x", [1, 4096, 1, 1]), axis=1),
+    graph("Softmax", x=("x", [1, 1024, 2, 1]), axis=1),
 ]
 LEFT = [
     (graph("Conv", x=("x", [1, 8, 16]), weights=conv(3)), "it has 3 axes, and a DLA takes four"),
@@ -73,12 +102,38 @@ LEFT = [
     (graph("Concat", extra=("z",), axis=2), "a DLA joins channels alone"),
     (graph("MatMul", extra=("z",)), "its second input is computed, and a DLA takes a constant one"),
     (graph("Cast", to=TensorProto.FLOAT), "it changes the number format"),
+    (resize("cubic", 1, 1, 2, 2), "a DLA resizes to nearest or bilinear"),
+    (resize("linear", 1, 1, 5, 1), "a DLA resizes height and width by whole numbers up to 4"),
+    (resize("nearest", 1, 1, 1.5, 2), "a DLA resizes height and width by whole numbers up to 32"),
+    (resize("nearest", 1, 2, 1, 1), "a DLA resizes height and width by whole numbers up to 32"),
+    (graph("Conv", x=("x", [1, 8, 64, 64]), weights=conv(2, 2), dilations=[33, 1]), "its dilation of 33 is not within"),
+    (graph("Conv", weights=conv(3, 3), pads=[3, 0, 0, 0]), "its padding is not less than its kernel"),
     (
-        graph(
-            "Resize", weights={"roi": np.zeros(0, np.float32), "s": np.array([1, 1, 2, 2], np.float32)}, mode="cubic"
-        ),
-        "a DLA resizes to nearest or bilinear",
+        graph("Conv", x=("x", [1, 64, 8, 4096]), weights={"w": np.ones((1, 64, 1, 1), np.float16)}),
+        "it needs 17 banks of a DLA's convolution buffer, which has 16",
     ),
+    (graph("ConvTranspose", weights=conv(1, 95)), "its kernel of 95 is not within 1 to 32"),
+    (graph("ConvTranspose", weights=conv(24, 24)), "TensorRT leaves square kernels of 23 to 32 out"),
+    (clip(-1, 1), "a DLA clips from 0 to between 1 and 127 alone"),
+    (clip(0, 200), "a DLA clips from 0 to between 1 and 127 alone"),
+    (graph("LRN", size=4), "a DLA normalizes over 3, 5, 7 or 9 channels"),
+    (graph("Concat", axis=1), "a DLA joins channels alone, of two inputs or more"),
+    (graph("Softmax", x=("x", [1, 1025, 2, 1]), axis=1), "its axis has 1025 sizes, and a DLA takes 1024"),
+    (part(0, 1, 0), "a DLA slices four axes, and not the batch"),
+    (shape(1, 2048), "it changes the number of axes or moves the batch"),
+    (part(0, 8, 1, 2), "a DLA slices in steps of 1"),
+    (graph("Softmax", axis=0), "it goes along the batch"),
+    (
+        resize("linear", 1, 1, 2, 2, coordinate_transformation_mode="align_corners"),
+        "a DLA has no linear resize with align_corners",
+    ),
+    (
+        resize("nearest", 1, 1, 2, 2, coordinate_transformation_mode="asymmetric", nearest_mode="ceil"),
+        "a DLA has no nearest resize with asymmetric and ceil",
+    ),
+    (graph("Flatten"), "NVIDIA lists no such operator for a DLA"),
+    (graph("Cos"), "NVIDIA lists no such operator for a DLA"),
+    (graph("Less", extra=("z",)), "a DLA compares in INT8 alone"),
 ]
 
 
@@ -101,8 +156,13 @@ def test_a_dla_leaves(left: Graph, reason: str) -> None:
     )
 
 
-def test_a_xavier_has_no_softmax() -> None:
+def test_a_xavier_takes_less() -> None:
     assert dla_plan(graph("Softmax", axis=1), "7.2").on_gpu[0].reason == "a Xavier's DLA has no Softmax"
+    pool = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
+    (left,) = dla_plan(graph("AveragePool", **pool), "7.2").on_gpu
+    assert left.reason == "a Xavier's DLA counts the padding in an average"
+    assert dla_plan(graph("AveragePool", **pool, count_include_pad=1), "7.2").on_gpu == ()
+    assert dla_plan(graph("AveragePool", **pool), "8.7").on_gpu == ()
 
 
 def test_weights_behind_a_pair_are_constant_and_pairs_are_no_layers() -> None:
@@ -123,3 +183,22 @@ def test_weights_behind_a_pair_are_constant_and_pairs_are_no_layers() -> None:
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 19)], ir_version=10)
     plan = dla_plan(Graph(ir.from_proto(model), "net"))
     assert (plan.layers, plan.on_gpu) == (1, ())
+
+
+def test_the_buffer_holds_twice_as_wide_a_row_in_int8() -> None:
+    """At 64 channels and a width of 4096, FP16 takes 16 banks for a row and INT8 takes 8, and both one for weights."""
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["xq"], name="q"),
+        helper.make_node("DequantizeLinear", ["xq", "s", "z"], ["xd"], name="d"),
+        helper.make_node("Conv", ["xd", "w"], ["y"], name="it"),
+    ]
+    weights = {"s": np.float16(0.1), "z": np.int8(0), "w": np.ones((1, 64, 1, 1), np.float16)}
+    made = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", HALF, [1, 64, 8, 4096])],
+        [helper.make_tensor_value_info("y", HALF, [1, 1, 8, 4096])],
+        [numpy_helper.from_array(np.asarray(v), k) for k, v in weights.items()],
+    )
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 19)], ir_version=10)
+    assert dla_plan(Graph(ir.from_proto(onnx.shape_inference.infer_shapes(model)), "net")).on_gpu == ()

@@ -9,6 +9,8 @@ import fake_cuda
 import fake_tensorrt
 import pytest
 
+from edgebig.runtime.gpu.engine import _ADVICE
+
 
 def _functions(kind: type) -> dict[str, list[str]]:
     found = inspect.getmembers(kind, inspect.isfunction)
@@ -41,4 +43,11 @@ def test_tensorrts_methods_are_those_of_the_bindings(ours: type, theirs: str) ->
         assert hasattr(trt.TensorIOMode, member)
     for member in ("DEVICE", "HOST"):
         assert hasattr(trt.TensorLocation, member)
+    assert "path: str" in trt.Runtime.load_runtime.__doc__
+    assert (
+        "buffer: " in trt.Runtime.get_engine_validity.__doc__ and "-> tuple" in trt.Runtime.get_engine_validity.__doc__
+    )
+    for flag in fake_tensorrt.EngineInvalidityDiagnostics:
+        assert int(getattr(trt.EngineInvalidityDiagnostics, str(flag.name))) == flag.value
+    assert set(_ADVICE) <= set(trt.EngineInvalidityDiagnostics.__members__)
     assert hasattr(trt.Runtime, "engine_host_code_allowed") and hasattr(trt.ILogger, "INTERNAL_ERROR")

@@ -248,6 +248,48 @@ def test_no_context_no_gpu_and_a_foreign_engine_are_told_when_loading(cuda: Fake
         TensorRtBackend(engine, tensorrt=trt, cuda=cuda)
 
 
+@pytest.mark.parametrize(
+    ("diagnostics", "said"),
+    [
+        (4 | 2, r"match \(unsupported cc, old cuda driver\): update NVIDIA's driver$"),
+        (1, r"match \(version mismatch\): build it here with 'edgebig finish'$"),
+        (0, r"match: build it here with 'edgebig finish'$"),
+    ],
+)
+def test_tensorrt_rtx_tells_from_the_header_why_an_engine_does_not_load(
+    cuda: FakeCuda, engine: Path, diagnostics: int, said: str
+) -> None:
+    trt = FakeTensorRt(cuda)
+    trt.diagnostics = diagnostics
+    engine.write_bytes(b"other")
+    with pytest.raises(BackendError, match=said):
+        TensorRtBackend(engine, tensorrt=trt, cuda=cuda, flavour="tensorrt-rtx")
+
+
+def test_an_engine_of_an_older_version_runs_in_the_lean_runtime_that_is_named(
+    cuda: FakeCuda, engine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trt = FakeTensorRt(cuda)
+    trt.lean = b"ftrt" + bytes(20) + bytes([10, 2, 0, 19])
+    engine.write_bytes(trt.lean)
+    monkeypatch.delenv("EDGEBIG_LEAN_RUNTIME", raising=False)
+    with pytest.raises(BackendError, match=r"does not load model\.engine: Version tag"):
+        TensorRtBackend(engine, tensorrt=trt, cuda=cuda)
+    monkeypatch.setenv("EDGEBIG_LEAN_RUNTIME", "/opt/other.so")
+    with pytest.raises(
+        BackendError, match=r"lean runtime /opt/other\.so: Unable .* name that of TensorRT 10\.2\.0\.19"
+    ):
+        TensorRtBackend(engine, tensorrt=trt, cuda=cuda)
+    monkeypatch.setenv("EDGEBIG_LEAN_RUNTIME", "/opt/10.2/libnvinfer_lean.so.10")
+    backend = TensorRtBackend(engine, tensorrt=trt, cuda=cuda)
+    np.testing.assert_array_equal(run(backend, batch(2)), batch(2) + 1)
+    backend.close()
+    trt.engine = b"ftrt" + bytes(20) + bytes([10, 3, 0, 30])  # its own version: no other runtime is asked
+    engine.write_bytes(trt.engine)
+    TensorRtBackend(engine, tensorrt=trt, cuda=cuda).close()
+    assert trt.host_code == [False] * 3
+
+
 def test_the_callers_device_is_given_back(engine: Path) -> None:
     cuda = FakeCuda(devices=2)
     backend = TensorRtBackend(engine, tensorrt=FakeTensorRt(cuda), cuda=cuda, device=1)

@@ -8,14 +8,23 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from edgebig.compatibility import is_same_version, lean_runtime
 from edgebig.errors import BackendError, MissingExtra
 from edgebig.runtime.backend import CLOSED
 from edgebig.runtime.gpu.buffers import Binding, dtype_name, numpy_dtype
+from edgebig.runtime.gpu.plan_header import plan_header
 from edgebig.runtime.gpu.profiles import Profile, Span
 from edgebig.runtime.gpu.weights import Weights, prepare_weights
 
 _MODULES = {"tensorrt": ("tensorrt",), "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
 _EXTRAS = {"tensorrt": "gpu", "tensorrt-rtx": "rtx"}
+_ADVICE = {
+    "CUDA_ERROR": "'edgebig doctor' shows the driver",
+    "OLD_CUDA_DRIVER": "update NVIDIA's driver",
+    "OLD_CUDA_RUNTIME": "update the CUDA libraries beside it",
+    "INSUFFICIENT_GPU_MEMORY": "compile with --weight-streaming, or free the GPU's memory",
+}
+"""By TensorRT-RTX's diagnostics: NVIDIA, TensorRT-RTX, "Engine Compatibility", table of EngineInvalidityDiagnostics."""
 
 
 def import_tensorrt(flavour: str) -> Any:
@@ -61,12 +70,11 @@ class LoadedEngine:
         if self._runtime is None:
             raise BackendError(f"TensorRT {tensorrt.__version__} does not start: {self.last_error()}")
         self._runtime.engine_host_code_allowed = False
-        self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
+        data = path.read_bytes()
+        self._older = self._older_runtime(data)
+        self._engine = (self._older or self._runtime).deserialize_cuda_engine(data)
         if self._engine is None:
-            raise BackendError(
-                f"TensorRT {tensorrt.__version__} does not load {path.name}: {self.last_error()}: "
-                "build it here with 'edgebig finish'"
-            )
+            raise BackendError(f"TensorRT {tensorrt.__version__} does not load {path.name}: {self._why_invalid(data)}")
         if weights is not None:
             self._prepare(weights)
         self.file_bytes = path.stat().st_size
@@ -74,6 +82,31 @@ class LoadedEngine:
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
         self.bindings = tuple(self._binding(name) for name in names)
         self.profiles = tuple(self._profile(index) for index in range(self._engine.num_optimization_profiles))
+
+    def _older_runtime(self, data: bytes) -> Any:
+        """The lean runtime that runs an engine of an older version; ``None`` where this one's runs it."""
+        header, file = plan_header(data), lean_runtime()
+        if header is None or not file or is_same_version(header.version, self.tensorrt.__version__):
+            return None
+        older = self._runtime.load_runtime(file)
+        if older is None:
+            raise BackendError(
+                f"TensorRT {self.tensorrt.__version__} does not load the lean runtime {file}: {self.last_error()}: "
+                f"name that of TensorRT {header.version} in EDGEBIG_LEAN_RUNTIME"
+            )
+        return older
+
+    def _why_invalid(self, data: bytes) -> str:
+        """Why an engine did not load, and what to do; TensorRT-RTX tells more, from the engine's header."""
+        said, advice = self.last_error(), "build it here with 'edgebig finish'"
+        if hasattr(self._runtime, "get_engine_validity"):
+            _, found = self._runtime.get_engine_validity(data)
+            kinds = self.tensorrt.EngineInvalidityDiagnostics.__members__.items()
+            names = [name for name, kind in kinds if int(found) & int(kind)]
+            if names:
+                said = f"{said} ({', '.join(name.lower().replace('_', ' ') for name in names)})"
+            advice = next((_ADVICE[name] for name in _ADVICE if name in names), advice)
+        return f"{said}: {advice}"
 
     def _prepare(self, weights: Weights) -> None:
         problem = prepare_weights(self.tensorrt, self._logger, self._engine, weights)
@@ -114,6 +147,7 @@ class LoadedEngine:
     def close(self) -> None:
         """Frees the engine, then the runtime; its contexts must be gone."""
         self._engine = None
+        self._older = None
         self._runtime = None
 
     def _binding(self, name: str) -> Binding:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgebig.bundle import Bundle, Engine
-from edgebig.compatibility import Machine, engine_fits, engine_notes
+from edgebig.compatibility import Machine, engine_fits, engine_notes, is_same_version, lean_runtime
 from edgebig.runtime.gpu.cuda import Cuda
 from edgebig.runtime.gpu.plan_header import HEADER_BYTES, plan_header
 
@@ -26,6 +26,7 @@ def this_machine(kind: str, tensorrt: Any, cuda: Cuda) -> Machine:
         driver=cuda.driver(),
         platform=f"{sys.platform}-{platform.machine()}",
         is_jetson=_L4T.exists(),
+        lean_runtime=lean_runtime(),
     )
 
 
@@ -37,7 +38,7 @@ def why_not(bundle: Bundle, engine: Engine, machine: Machine) -> str:
     header = plan_header(bundle.peek(engine.path, HEADER_BYTES))
     if header is not None and header.kind != engine.kind:
         return f"{engine.path} is an engine of {header.kind}, the manifest says {engine.kind}: copy the bundle anew"
-    if header is not None and not _same(header.version, engine.version):
+    if header is not None and not is_same_version(header.version, engine.version):
         engine = replace(engine, version=header.version)
     reason = engine_fits(engine, machine)
     return f"{reason}: run 'edgebig finish {bundle.path}'" if reason else ""
@@ -47,9 +48,3 @@ def why_taken(engine: Engine, machine: Machine) -> str:
     """What to say of an engine that fits."""
     here = machine.version_of(engine.kind)
     return "; ".join([f"built with {engine.version}, this machine has {here}", *engine_notes(engine, machine)])
-
-
-def _same(header: str, manifest: str) -> bool:
-    """Whether the numbers that both give are equal: some modules leave out the build number."""
-    pairs = zip(header.split("."), manifest.split("."), strict=False)
-    return all(ours == theirs for ours, theirs in pairs)

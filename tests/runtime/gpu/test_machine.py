@@ -94,3 +94,4 @@ def test_an_engine_that_fits_says_what_makes_it_slower() -> None:
     )
     said = why_taken(engine, replace(ORIN, tensorrt="10.13.0.35"))
     assert said.startswith("built with 10.3.0.30, this machine has 10.13.0.35; a version-compatible engine")
+    assert why_taken(engine, ORIN) == "built with 10.3.0.30, this machine has 10.3.0"
