@@ -111,8 +111,9 @@ def compare_stages(part: PartWork, request: Request, built: Path | None, notes: 
         AccuracyError: beyond ``tolerance`` or ``max_drop``; the message names the stage and the first layer.
     """
     golden, result = part.examined(), Comparisons()
+    original = list(golden.outputs)  # first: what the original does not take is not blamed on a stage
     simplified = outputs_of(part.graph, golden.inputs, "basic")
-    result.stages["graph"] = similarity_of(golden.outputs, simplified)
+    result.stages["graph"] = similarity_of(original, simplified)
     faithful = request.recipe.tolerance if part.own_ranges is None else _NO_LIMIT
     notes.note(check_faithful(result.stages["graph"], faithful, f"{part.name}: {_STAGES['graph']}"))
     if part.own_ranges is not None:
@@ -133,7 +134,7 @@ def compare_stages(part: PartWork, request: Request, built: Path | None, notes: 
         last = answers
     for stage in [s for s in ("quantize", "build") if s in result.stages]:
         notes.note(_line(part, stage, result.stages[stage]))
-    result.original = similarity_of(golden.outputs, last)
+    result.original = similarity_of(original, last)
     _refuse_beyond(part, request, result, built)
     # operators that ONNX Runtime fuses round a quantized graph's integers elsewhere
     rounds = part.precision != "fp32" or is_quantized(part.result())

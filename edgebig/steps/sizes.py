@@ -58,9 +58,7 @@ class Sizer:
     def peak_at_most(self, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
         """The least peak that is known of shapes that are nowhere smaller; ``None`` where none is."""
         peaks = [
-            values.peak
-            for known, values in self._known.items()
-            if values is not None and _covers(dict(known), shapes)
+            values.peak for known, values in self._known.items() if values is not None and _covers(dict(known), shapes)
         ]
         return min(peaks, default=None)
 
