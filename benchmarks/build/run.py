@@ -1,6 +1,6 @@
 """What edgebig adds to an ahead-of-time build of TensorRT-RTX, and what a second build of the same thing takes.
 
-    python benchmarks/build/run.py [--json] [--runs N] [--target l4]
+    python benchmarks/build/run.py [--json] [--runs N] [--target l4] [--only TEXT]
 
 1 and 2: the build stage of `edgebig.compile` (from the lowered graph in memory to the engine in the bundle, cache
 off) over TensorRT-RTX's parser and builder called bare on the same file with the same profiles, in turn in one
@@ -48,20 +48,22 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--runs", type=int, default=3, help="of each side")
     parser.add_argument("--target", default="l4", help="one whose engine is built ahead")
+    parser.add_argument("--only", metavar="TEXT", default="", help="models whose name holds it")
     asked = parser.parse_args()
     before, figures, missing = machine(), [], []
     models, missing = available()
     with tempfile.TemporaryDirectory(prefix="edgebig-bench-") as folder:
-        for name, model, options in models:
+        for name, model, options in (m for m in models if asked.only in m[0]):
             say(name)
             figures += measure_model(name, model, options, asked.target, asked.runs, Path(folder))
             if options["precision"] == "fp16":
                 for capabilities in _CAPABILITIES:
                     what = name.split(",")[0]
                     figures += measure_whole(what, model, options, asked.target, asked.runs, Path(folder), capabilities)
-        say("BERT-base")
-        model = bert(Path(folder))
-        figures += measure_whole("BERT-base", model, {}, asked.target, asked.runs, Path(folder), _CAPABILITIES[0])
+        if asked.only in "BERT-base":
+            say("BERT-base")
+            model = bert(Path(folder))
+            figures += measure_whole("BERT-base", model, {}, asked.target, asked.runs, Path(folder), _CAPABILITIES[0])
     setup = {**before, "runs": str(asked.runs), "target": asked.target}
     report("Ahead-of-time builds", sorted(figures, key=lambda f: f.what), setup, _PACKAGES, missing, as_json=asked.json)
     return 0 if figures else 1

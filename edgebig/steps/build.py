@@ -26,7 +26,7 @@ from edgebig.request import Request
 from edgebig.stages import StageNotes
 from edgebig.steps.dla import write_dla_plan
 from edgebig.steps.engine_options import options_of
-from edgebig.steps.gate import ComparedMeanwhile
+from edgebig.steps.gate import Comparing
 from edgebig.steps.prepare import simplifying
 from edgebig.steps.work import PartWork
 
@@ -72,14 +72,17 @@ def _build_and_compare(part: PartWork, request: Request, writer: BundleWriter, g
     if part.result().weight_bytes > _COMPARED_MEANWHILE:
         _build_ahead(part, request, writer, graph, notes, progress)
         return
-    with ComparedMeanwhile(part, request) as compared:
+    part.comparing = comparing = Comparing(part, request)
 
-        def watched(phase: str, step: int, steps: int) -> None:
-            compared.check()
-            progress(phase, step, steps)
+    def watched(phase: str, step: int, steps: int) -> None:
+        comparing.check()
+        progress(phase, step, steps)
 
+    try:
         _build_ahead(part, request, writer, graph, notes, watched)
-        part.compared = compared.result()
+    except BaseException:
+        comparing.wait()  # it reads what is about to be removed
+        raise
 
 
 def _simplify(part: PartWork, request: Request) -> None:

@@ -52,7 +52,7 @@ def verify_part(part: PartWork, request: Request, writer: BundleWriter, notes: S
     golden = part.examined()
     runs_here = any(e.path == part.graph_file and this_architecture() in e.hardware for e in part.engines)
     built = writer.path(part.graph_file) if runs_here else None
-    found = part.compared.told(notes) if part.compared else compare_stages(part, request, built, notes)
+    found = part.comparing.result(notes) if part.comparing else compare_stages(part, request, built, notes)
     if part.quantized and found.original:
         layers = layers_of(part, request)
         exact = exact_graph(part)

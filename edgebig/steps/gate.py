@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,30 +53,14 @@ class Comparisons:
         return {name: Similarity.worst(s.values()).to_json() for name, s in found.items() if s}
 
 
-@dataclass
-class Compared:
-    """Comparisons that were made aside, and what is to be said of them in the stage that they belong to."""
-
-    found: Comparisons
-    notes: StageNotes
-
-    def told(self, notes: StageNotes) -> Comparisons:
-        """Says it there."""
-        notes.note(*self.notes.notes)
-        notes.decline(*self.notes.declined)
-        return self.found
-
-
-class ComparedMeanwhile:
-    """A context in which the stages are compared on another thread: a builder of engines takes one core.
-
-    Leaving it waits for the comparisons.
-    """
+class Comparing:
+    """:func:`compare_stages` on another thread: a builder of engines takes one core."""
 
     def __init__(self, part: PartWork, request: Request) -> None:
         self._notes = StageNotes("verify", lambda event: None)
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="edgebig-compare")
-        self._running = self._pool.submit(compare_stages, part, request, None, self._notes)
+        pool = ThreadPoolExecutor(1, thread_name_prefix="edgebig-compare")
+        self._running = pool.submit(compare_stages, part, request, None, self._notes)
+        pool.shutdown(wait=False)
 
     def check(self) -> None:
         """Raises what the comparisons have raised by now: there is no need to build any further.
@@ -87,15 +71,16 @@ class ComparedMeanwhile:
         if self._running.done():
             self._running.result()
 
-    def result(self) -> Compared:
-        """What they found; waits for it, and raises what they raise."""
-        return Compared(self._running.result(), self._notes)
+    def wait(self) -> None:
+        """Waits for their end, whatever it is."""
+        wait([self._running])
 
-    def __enter__(self) -> ComparedMeanwhile:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown()
+    def result(self, notes: StageNotes) -> Comparisons:
+        """What they found, which is said in the stage that it belongs to; raises what they raise."""
+        found = self._running.result()
+        notes.note(*self._notes.notes)
+        notes.decline(*self._notes.declined)
+        return found
 
 
 def compare_stages(part: PartWork, request: Request, built: Path | None, notes: StageNotes) -> Comparisons:

@@ -17,7 +17,7 @@ from edgebig.source import SourcePart
 from edgebig.verify import Golden
 
 if TYPE_CHECKING:
-    from edgebig.steps.gate import Compared
+    from edgebig.steps.gate import Comparing
 
 Sample = dict[str, np.ndarray[Any, Any]]
 
@@ -69,7 +69,7 @@ class PartWork:
         evaluated: the scores on labelled data of ``graph`` and ``lowered``, where there is some.
         quantized: whether ``lowered`` holds Q/DQ pairs.
         engines: what was built.
-        compared: what the comparisons found, where they were made while the engine was built.
+        comparing: the comparisons, where they are made while the engine is built.
         kept_original: the bundle's file of ``graph``, where it was asked for.
     """
 
@@ -96,7 +96,7 @@ class PartWork:
     evaluated: Evaluated | None = None
     quantized: bool = False
     engines: tuple[Engine, ...] = ()
-    compared: Compared | None = None
+    comparing: Comparing | None = None
     kept_original: str | None = None
 
     @property
