@@ -87,7 +87,7 @@ def _build_and_compare(part: PartWork, request: Request, writer: BundleWriter, g
 
 def _simplify(part: PartWork, request: Request) -> None:
     run_passes(part.graph, [*simplifying(request), NameNodes()])
-    part.lowered, part.stays_as_it_came = part.graph.clone(), False
+    part.lowered, part.stays_as_it_came, part.is_unchanged = part.graph.clone(), False, False
 
 
 def _build_host(part: PartWork, request: Request, writer: BundleWriter, work: Path, notes: StageNotes) -> None:

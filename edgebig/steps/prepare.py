@@ -72,7 +72,8 @@ def prepare_graph(part: SourcePart, source: Source, request: Request, notes: Sta
     ]
     before = len(graph.nodes())
     frozen = _frozen_values(takes, {spec.name: spec.dtype for spec in graph.inputs}, freeze, shapes)
-    for report in run_passes(graph, passes):
+    reports = run_passes(graph, passes)
+    for report in reports:
         prefix = "" if len(source.parts) == 1 else f"{part.name}: "
         if report.changed:
             notes.note(f"{prefix}{report.name}: {', '.join(report.changed)}")
@@ -83,6 +84,7 @@ def prepare_graph(part: SourcePart, source: Source, request: Request, notes: Sta
     is_host = request.target.engine == "host"
     first, *more = choose_profiles(part, graph, left, notes, room=room, best_only=is_host)
     work = PartWork(part, graph, first, tuple(more), {**part.given, **frozen}, stays_as_it_came=stays)
+    work.is_unchanged = stays and not any(report.changed for report in reports)
     if stays:
         notes.note(f"{part.name}: came quantized as TensorRT takes it, and stays as it is")
     if is_float_again:

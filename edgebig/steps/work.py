@@ -51,6 +51,7 @@ class PartWork:
         more_profiles: further sets of them, which an engine is built for too.
         frozen: inputs that became constants, for runs of the original.
         stays_as_it_came: whether the graph's own Q/DQ pairs, and all else in it, are left where they are.
+        is_unchanged: whether no pass changed anything in it.
         own_ranges: of tensors that the original rounds, where it came quantized and ``graph`` computes in float;
             ``None`` for all others.
         golden: held-out inputs with the original's outputs.
@@ -79,6 +80,7 @@ class PartWork:
     more_profiles: tuple[ProfileSet, ...] = ()
     frozen: Sample = field(default_factory=dict)
     stays_as_it_came: bool = False
+    is_unchanged: bool = False
     own_ranges: dict[str, Range] | None = None
     golden: Golden | None = None
     trial: Golden | None = None
