@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
@@ -75,13 +76,50 @@ def test_dynamic_int8_needs_samples(plain: Path, tmp_path: Path) -> None:
     assert bundle.part().quantized and "MatMulInteger" not in ops(bundle)
 
 
-def test_pairs_that_tensorrt_takes_stay(plain: Path, tmp_path: Path) -> None:
-    path = tmp_path / "int8.onnx"
-    symmetric = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False}
-    kinds = {"activation_type": QuantType.QInt8, "weight_type": QuantType.QInt8}
-    quantize_static(plain, path, Reader(SAMPLES), extra_options=symmetric, **kinds)
+def symmetric_int8(plain: Path, path: Path) -> Path:
+    options = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False}
+    quantize_static(plain, path, Reader(SAMPLES), activation_type=QuantType.QInt8, extra_options=options)
+    return path
+
+
+def test_what_tensorrt_takes_is_left_as_it_came(plain: Path, tmp_path: Path) -> None:
+    path = symmetric_int8(plain, tmp_path / "int8.onnx")
+    before = [(n.op_type, n.name) for n in Graph.load(path).nodes()]
     bundle = edgebig.compile(path, target="l4", out=tmp_path / "b")
-    assert ops(bundle).count("QuantizeLinear") > 3 and bundle.part().engines
+    part = bundle.part()
+    assert [(n.op_type, n.name) for n in Graph.load(bundle.file(part.graph)).nodes()] == before
+    assert part.quantized and part.engines and part.similarity["y"]["max_abs"] == 0
+    stages = {stage.name: stage.notes for stage in bundle.manifest.stages}
+    assert "model: came quantized as TensorRT takes it, and stays as it is" in stages["graph"]
+    assert any("against original" in line for line in stages["verify"])  # made while the engine was built
+    # ONNX Runtime's fused integer operators round elsewhere, which is no loss of an export
+    here = edgebig.compile(path, target="cpu", out=tmp_path / "cpu").part()
+    assert here.quantized and here.similarity["y"]["cosine"] > 0.999
+
+
+def test_in_fp16_what_is_not_quantized_becomes_half(plain: Path, tmp_path: Path) -> None:
+    path = symmetric_int8(plain, tmp_path / "int8.onnx")
+    part = edgebig.compile(path, target="l4", precision="fp16", out=tmp_path / "b").part()
+    # Q/DQ pairs of FP16 tensors exist since opset 19
+    assert part.opset >= 19 and part.engines and {"int8", "float16"} <= set(part.precision)
+    assert part.similarity["y"]["cosine"] > 0.999
+
+
+def test_what_the_builder_refuses_as_it_came_is_simplified(plain: Path, tmp_path: Path) -> None:
+    """TensorRT-RTX has no Compress; this one reads constants, and is one when it is folded."""
+    proto = onnx.load(symmetric_int8(plain, tmp_path / "int8.onnx"))
+    for name, value in (("kept", np.array([True, False, True])), ("pool_of", np.array([1, 7, 16]))):
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+    (reshape,) = [n for n in proto.graph.node if n.op_type == "Reshape"]
+    compress = onnx.helper.make_node("Compress", ["pool_of", "kept"], ["chosen"], name="chosen")
+    proto.graph.node.insert(list(proto.graph.node).index(reshape), compress)
+    reshape.input[1] = "chosen"
+    onnx.save(proto, tmp_path / "odd.onnx")
+    bundle = edgebig.compile(tmp_path / "odd.onnx", target="l4", out=tmp_path / "b")
+    declined = [line for stage in bundle.manifest.stages for line in stage.declined]
+    assert any("simplified after all" in line and "Compress" in line for line in declined)
+    assert "Compress" not in ops(bundle) and bundle.part().engines
+    assert bundle.part().similarity["y"]["cosine"] == pytest.approx(1)
 
 
 def test_dynamic_convolutions_become_float_convolutions(plain: Path, tmp_path: Path) -> None:

@@ -212,7 +212,9 @@ def _lines(bundle: Bundle, out: str, verbose: bool) -> list[str]:
     manifest = bundle.manifest
     sizes = {name: file.bytes for name, file in manifest.files.items()}
     total = size_text(sum(sizes.values()))
-    lines = ["", f"{out}: {manifest.name} in {manifest.precision} for {manifest.target['name']}, {total}"]
+    came_quantized = manifest.precision == "fp32" and any(part.quantized for part in manifest.parts.values())
+    precision = "its own quantized precision" if came_quantized else manifest.precision
+    lines = ["", f"{out}: {manifest.name} in {precision} for {manifest.target['name']}, {total}"]
     lines += table([[name, size_text(size)] for name, size in sizes.items()], right=[1], indent=2)
     lines += ["", "Similarity to the original, on inputs that the bundle keeps:"]
     lines += similarity_lines(manifest.parts)

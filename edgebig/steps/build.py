@@ -17,14 +17,21 @@ from edgebig.build import (
     optimize_for_cpu,
     rtx_version,
 )
+from edgebig.build.tensorrt import Progress
 from edgebig.bundle import BundleWriter, Engine
 from edgebig.errors import BuildError
+from edgebig.graph.passes import NameNodes, run_passes
 from edgebig.manifest import this_architecture
 from edgebig.request import Request
 from edgebig.stages import StageNotes
 from edgebig.steps.dla import write_dla_plan
 from edgebig.steps.engine_options import options_of
+from edgebig.steps.gate import Comparing
+from edgebig.steps.prepare import simplifying
 from edgebig.steps.work import PartWork
+
+_COMPARED_MEANWHILE = 1 << 30
+"""Bytes of weights up to which a graph is compared while its engine is built."""
 
 
 def build_part(part: PartWork, request: Request, writer: BundleWriter, work: Path, notes: StageNotes) -> None:
@@ -45,7 +52,42 @@ def build_part(part: PartWork, request: Request, writer: BundleWriter, work: Pat
             f"the engine is built on the device: {request.target.name}"
         )
         return
-    _build_ahead(part, request, writer, path, notes)
+    try:
+        _build_and_compare(part, request, writer, path, notes)
+    except BuildError as error:
+        if not part.stays_as_it_came:
+            raise
+        notes.decline(f"{part.name}: simplified after all, since the builder refused it as it came: {error}")
+        _simplify(part, request)
+        part.result().save(path)
+        _build_and_compare(part, request, writer, path, notes)
+
+
+def _build_and_compare(part: PartWork, request: Request, writer: BundleWriter, graph: Path, notes: StageNotes) -> None:
+    """Both at once, unless the weights would take much memory twice: TensorRT-RTX's builder takes one core."""
+
+    def progress(phase: str, step: int, steps: int) -> None:
+        notes.progress(f"{phase} {step}/{steps}")
+
+    if part.result().weight_bytes > _COMPARED_MEANWHILE:
+        _build_ahead(part, request, writer, graph, notes, progress)
+        return
+    part.comparing = comparing = Comparing(part, request)
+
+    def watched(phase: str, step: int, steps: int) -> None:
+        comparing.check()
+        progress(phase, step, steps)
+
+    try:
+        _build_ahead(part, request, writer, graph, notes, watched)
+    except BaseException:
+        comparing.wait()  # it reads what is about to be removed
+        raise
+
+
+def _simplify(part: PartWork, request: Request) -> None:
+    run_passes(part.graph, [*simplifying(request), NameNodes()])
+    part.lowered, part.stays_as_it_came, part.is_unchanged = part.graph.clone(), False, False
 
 
 def _build_host(part: PartWork, request: Request, writer: BundleWriter, work: Path, notes: StageNotes) -> None:
@@ -67,12 +109,11 @@ def _build_host(part: PartWork, request: Request, writer: BundleWriter, work: Pa
     notes.note(f"{part.name}: optimized by ONNX Runtime {version} for {wanted}")
 
 
-def _build_ahead(part: PartWork, request: Request, writer: BundleWriter, graph: Path, notes: StageNotes) -> None:
+def _build_ahead(
+    part: PartWork, request: Request, writer: BundleWriter, graph: Path, notes: StageNotes, progress: Progress
+) -> None:
     capabilities = request.recipe.capabilities or (str(request.target.compute_capability),)
     rtx = find_flavour("tensorrt-rtx")
-
-    def progress(phase: str, step: int, steps: int) -> None:
-        notes.progress(f"{phase} {step}/{steps}")
 
     options = options_of(request)
 

@@ -42,7 +42,7 @@ from edgebig.steps.preparers import preparers_for
 from edgebig.steps.repair import repair_part
 from edgebig.steps.synthetic import SYNTHETIC, synthetic_for
 from edgebig.steps.work import PartWork, Sample
-from edgebig.verify import Golden, made_inputs, outputs_of
+from edgebig.verify import Answers, Golden, made_inputs, outputs_of
 
 _CALIBRATED = {"int8", "fp8"}
 _DISTANCE = 8
@@ -73,7 +73,8 @@ def calibrate_part(part: PartWork, source: Source, request: Request, notes: Stag
         # made inputs hold a cache, and may be as long as the model takes
         feedback = NoFeedback()
     chosen = _made(part, request) if data is None else _real(part, source, request, data, feedback, notes)
-    part.golden = Golden(chosen.golden, _answers(part, chosen, is_made=data is None), chosen.origin)
+    answers = Answers(lambda: _answers(part, chosen, is_made=data is None))
+    part.golden = Golden(chosen.golden, answers, chosen.origin)
     if len(chosen.trial) > len(chosen.golden):
         part.trial = Golden(chosen.trial, outputs_of(part.graph, chosen.trial, "all"), chosen.origin)
     part.samples = _Whole(chosen.samples, feedback) if data is not None else None

@@ -14,6 +14,7 @@ from edgebig import __version__
 from edgebig.bundle import PREPROCESS, BundleWriter, Manifest, Part, Stage
 from edgebig.graph import Graph
 from edgebig.graph.graph import dtype_name
+from edgebig.graph.passes import is_quantized
 from edgebig.graph.work import macs, observed_shapes
 from edgebig.manifest import this_architecture
 from edgebig.preprocess import Preprocess
@@ -51,7 +52,7 @@ def verify_part(part: PartWork, request: Request, writer: BundleWriter, notes: S
     golden = part.examined()
     runs_here = any(e.path == part.graph_file and this_architecture() in e.hardware for e in part.engines)
     built = writer.path(part.graph_file) if runs_here else None
-    found = compare_stages(part, request, built, notes)
+    found = part.comparing.result(notes) if part.comparing else compare_stages(part, request, built, notes)
     if part.quantized and found.original:
         layers = layers_of(part, request)
         exact = exact_graph(part)
@@ -80,7 +81,7 @@ def verify_part(part: PartWork, request: Request, writer: BundleWriter, notes: S
         outputs=graph.outputs,
         graph=part.graph_file,
         opset=graph.opset,
-        quantized=part.quantized,
+        quantized=part.quantized or is_quantized(graph),
         precision=weights_by_format(graph),
         engines=part.engines,
         profiles={name: profile.to_json() for name, profile in part.profiles.items()},

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from edgebig.graph.execute import Level
+from edgebig.graph.passes import is_quantized as has_quantization
 from edgebig.quantize import FLOAT, PlanFile, clamp_masks, lower_floats, make_plan
 from edgebig.request import Request
 from edgebig.stages import StageNotes
@@ -82,5 +83,5 @@ def lower_part(part: PartWork, request: Request, precision: str, layers: Layers,
         notes.note(f"{part.name}: {', '.join(done)}")
         notes.decline(*(f"{part.name}: stays float32: {line}" for line in kept))
     elif plan.is_empty:
-        notes.note(f"{part.name}: float32, as it is")
+        notes.note(f"{part.name}: {'quantized' if has_quantization(graph) else 'float32'}, as it is")
     part.lowered, part.precision, part.quantized = graph, precision, not plan.is_empty

@@ -55,25 +55,25 @@ def prepare_graph(part: SourcePart, source: Source, request: Request, notes: Sta
     opset = request.recipe.opset
     if request.target.is_nvidia:
         opset = max(opset, _OPSET.get(request.recipe.precision, 0))
+        if request.recipe.precision == "fp16" and is_quantized(graph):
+            opset = max(opset, _OPSET["int8"])
     removal = RemoveQuantization()
     is_float_again = _must_be_float(graph, request)
     make_float: list[Pass] = [ExpandQOperators(), removal] if is_float_again else []
+    stays = not (freeze or pinned or shapes) and _stays_as_it_came(graph, request)
     passes: list[Pass] = [
         SetShapes({**pinned, **shapes}),
         FreezeInputs(freeze),
         RaiseOpset(opset),
         *make_float,
         RaiseToFloat32(),
-        FoldBatchNorm(),
-        FoldConstants(),
-        RemoveNoOps(),
-        # TensorRT takes both forms, and names of layers that people know from the model should stay
-        *([] if request.target.is_nvidia else [MakeGemms()]),
+        *([] if stays else simplifying(request)),
         NameNodes(),
     ]
     before = len(graph.nodes())
     frozen = _frozen_values(takes, {spec.name: spec.dtype for spec in graph.inputs}, freeze, shapes)
-    for report in run_passes(graph, passes):
+    reports = run_passes(graph, passes)
+    for report in reports:
         prefix = "" if len(source.parts) == 1 else f"{part.name}: "
         if report.changed:
             notes.note(f"{prefix}{report.name}: {', '.join(report.changed)}")
@@ -83,7 +83,10 @@ def prepare_graph(part: SourcePart, source: Source, request: Request, notes: Sta
     room = Room.of(graph, request)
     is_host = request.target.engine == "host"
     first, *more = choose_profiles(part, graph, left, notes, room=room, best_only=is_host)
-    work = PartWork(part, graph, first, tuple(more), {**part.given, **frozen})
+    work = PartWork(part, graph, first, tuple(more), {**part.given, **frozen}, stays_as_it_came=stays)
+    work.is_unchanged = stays and not any(report.changed for report in reports)
+    if stays:
+        notes.note(f"{part.name}: came quantized as TensorRT takes it, and stays as it is")
     if is_float_again:
         work.own_ranges = {name: Range(*ends) for name, ends in removal.ranges.items()}
         notes.note(
@@ -96,6 +99,22 @@ def prepare_graph(part: SourcePart, source: Source, request: Request, notes: Sta
                 f"{request.recipe.precision}: --precision int8 quantizes it anew{how}"
             )
     return work
+
+
+def simplifying(request: Request) -> list[Pass]:
+    """The passes that make a graph smaller and leave what it computes."""
+    # TensorRT takes both forms of a Gemm, and names of layers that people know from the model should stay
+    return [FoldBatchNorm(), FoldConstants(), RemoveNoOps(), *([] if request.target.is_nvidia else [MakeGemms()])]
+
+
+def _stays_as_it_came(graph: Graph, request: Request) -> bool:
+    """Whether an engine is built of a graph's own Q/DQ pairs: whoever placed them knew why they stand there.
+
+    Only where the builder is at hand, which says whether it takes the graph; and not where a branch has to go.
+    """
+    is_asked = request.target.engine == "ahead" and request.recipe.precision == "fp32"
+    has_branches = any(node.op_type in {"If", "Loop", "Scan"} for node in graph.nodes())
+    return is_asked and not has_branches and is_quantized(graph) and is_for_tensorrt(graph)
 
 
 def _must_be_float(graph: Graph, request: Request) -> bool:

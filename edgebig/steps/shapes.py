@@ -127,8 +127,7 @@ class _Trials:
         inputs = self.sizer.graph.inputs
         above, guessed = self._above(shapes)
         if above:
-            values = self.sizer.values(shapes)
-            needed = 0 if values is None else values.peak
+            needed = self._needed(shapes)
             if needed > _TRUSTED and not guessed:
                 return ""
             if needed > _MOST:
@@ -142,6 +141,14 @@ class _Trials:
             self.refused.append(" ".join(str(error).split()))
             return self.refused[-1]
         return ""
+
+    def _needed(self, shapes: Shapes) -> int:
+        """Bytes of activations: as of larger shapes where these are known and small, which saves an inference."""
+        bound = self.sizer.peak_at_most(shapes)
+        if bound is not None and bound <= min(_TRUSTED, _MOST, (_BUDGET - self.spent) // 2):
+            return bound
+        values = self.sizer.values(shapes)
+        return 0 if values is None else values.peak
 
     def _above(self, shapes: Shapes) -> tuple[bool, bool]:
         """Whether an axis is longer than its best size, and whether nobody vouches for one that is."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -54,6 +55,20 @@ class Sizer:
             self._known[key] = values_of(self.graph, shapes)
         return self._known[key]
 
+    def peak_at_most(self, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+        """The least peak that is known of shapes that are nowhere smaller; ``None`` where none is."""
+        peaks = [
+            values.peak for known, values in self._known.items() if values is not None and _covers(dict(known), shapes)
+        ]
+        return min(peaks, default=None)
+
+
+def _covers(large: Mapping[str, tuple[int, ...]], small: Mapping[str, tuple[int, ...]]) -> bool:
+    return large.keys() == small.keys() and all(
+        len(large[name]) == len(shape) and all(a >= b for a, b in zip(large[name], shape, strict=True))
+        for name, shape in small.items()
+    )
+
 
 def values_of(graph: Graph, shapes: Mapping[str, tuple[int, ...]]) -> Values | None:
     """Bytes of the values at these shapes of the inputs; ``None`` where a shape depends on data."""
@@ -65,8 +80,19 @@ def values_of(graph: Graph, shapes: Mapping[str, tuple[int, ...]]) -> Values | N
         return None
     main = fixed.model.graph
     peak = _peak(main)
+    if peak is None:  # inference does not look through a Slice or an Expand, and stops where a shape goes through one
+        _compute_shapes(fixed)
+        peak = _peak(main)
     outside = [_bytes(value) for value in (*main.inputs, *main.outputs)]
     return None if peak is None else Values(peak, sum(size or 0 for size in outside))
+
+
+def _compute_shapes(fixed: Graph) -> None:
+    """Computes what follows from fixed shapes, with onnxscript's constant folding; what it refuses stays unknown."""
+    from onnxscript.optimizer import fold_constants  # onnxscript takes a third of a second
+
+    with contextlib.suppress(Exception):  # it lets many kinds through
+        fold_constants(fixed.model, onnx_shape_inference=True)
 
 
 def _peak(main: ir.Graph) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from edgebig.graph import Graph
 from edgebig.quantize import PlanFile
 from edgebig.source import SourcePart
 from edgebig.verify import Golden
+
+if TYPE_CHECKING:
+    from edgebig.steps.gate import Comparing
 
 Sample = dict[str, np.ndarray[Any, Any]]
 
@@ -47,6 +50,8 @@ class PartWork:
         profiles: shapes of the inputs that stay dynamic; those that samples are made for.
         more_profiles: further sets of them, which an engine is built for too.
         frozen: inputs that became constants, for runs of the original.
+        stays_as_it_came: whether the graph's own Q/DQ pairs, and all else in it, are left where they are.
+        is_unchanged: whether no pass changed anything in it.
         own_ranges: of tensors that the original rounds, where it came quantized and ``graph`` computes in float;
             ``None`` for all others.
         golden: held-out inputs with the original's outputs.
@@ -65,6 +70,7 @@ class PartWork:
         evaluated: the scores on labelled data of ``graph`` and ``lowered``, where there is some.
         quantized: whether ``lowered`` holds Q/DQ pairs.
         engines: what was built.
+        comparing: the comparisons, where they are made while the engine is built.
         kept_original: the bundle's file of ``graph``, where it was asked for.
     """
 
@@ -73,6 +79,8 @@ class PartWork:
     profiles: ProfileSet
     more_profiles: tuple[ProfileSet, ...] = ()
     frozen: Sample = field(default_factory=dict)
+    stays_as_it_came: bool = False
+    is_unchanged: bool = False
     own_ranges: dict[str, Range] | None = None
     golden: Golden | None = None
     trial: Golden | None = None
@@ -90,6 +98,7 @@ class PartWork:
     evaluated: Evaluated | None = None
     quantized: bool = False
     engines: tuple[Engine, ...] = ()
+    comparing: Comparing | None = None
     kept_original: str | None = None
 
     @property

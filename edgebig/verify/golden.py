@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -25,6 +26,27 @@ class Golden:
     inputs: Sequence[Sample]
     outputs: Sequence[Sample]
     source: str
+
+
+class Answers(Sequence[Sample]):
+    """Outputs that are computed when somebody first looks at them, and once."""
+
+    def __init__(self, compute: Callable[[], Sequence[Sample]]) -> None:
+        self._compute = compute
+
+    @cached_property
+    def _found(self) -> Sequence[Sample]:
+        return self._compute()
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | Sequence[Sample]:
+        return self._found[index]
 
 
 def save_golden(golden: Golden, path: Path) -> None:

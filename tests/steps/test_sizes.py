@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 import tiny
 from textnets import net, normal
@@ -27,6 +28,37 @@ def test_an_mlp_at_its_largest_batch() -> None:
 def test_what_is_read_again_stays_alive() -> None:
     model = net("float[4,8] x", "float[4,8] y", "a = Relu(x) b = Relu(a) y = Add(b, x)", {})
     assert sizes_of(graph(model), {})["activation_bytes"] == 3 * 4 * 8 * 4
+
+
+def test_shapes_are_followed_through_slices_and_expansions() -> None:
+    """Positions cut from a table and a mask that is spread over rows, as exported transformers have them."""
+    model = net(
+        "int64[batch,length] ids",
+        "float[batch,length,4] y",
+        """
+        size = Shape(ids)
+        length = Gather(size, one)
+        end = Unsqueeze(length, axis)
+        cut = Slice(positions, start, end, second)
+        places = Gather(table, cut)
+        wide = Expand(places, three)
+        words = Gather(vocabulary, ids)
+        y = Add(words, wide)
+        """,
+        {
+            "one": np.array(1),
+            "axis": np.array([0]),
+            "start": np.array([0]),
+            "second": np.array([1]),
+            "three": np.array([1, 1, 4]),
+            "positions": np.arange(64).reshape(1, 64),
+            "table": normal(64, 4),
+            "vocabulary": normal(10, 4),
+        },
+    )
+    found = sizes_of(graph(model), {"ids": (8, 32)})
+    # the words and the sum: with the length fixed, the places are a constant
+    assert found["activation_bytes"] == 2 * 4 * 8 * 32 * 4
 
 
 def test_a_shape_that_depends_on_data_leaves_the_figure_out() -> None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 from onnx_ir.passes.common import CommonSubexpressionEliminationPass, LiftConstantsToInitializersPass
-from onnxscript.optimizer import optimize_ir
 
 from edgebig.graph.graph import Graph
 from edgebig.graph.passes.base import PassReport, difference, operators
@@ -34,6 +33,8 @@ class FoldConstants:
     name = "fold constants"
 
     def __call__(self, graph: Graph) -> PassReport:
+        from onnxscript.optimizer import optimize_ir  # onnxscript takes a third of a second
+
         before = operators(graph)
         last = before
         for _ in range(_ROUNDS):

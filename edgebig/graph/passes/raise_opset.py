@@ -6,7 +6,6 @@ import logging
 from dataclasses import dataclass
 
 import onnx_ir as ir
-from onnxscript.version_converter import convert_version
 
 from edgebig.errors import GraphError
 from edgebig.graph.graph import Graph
@@ -31,6 +30,8 @@ class RaiseOpset:
         dropped = (f"dropped the unused operator sets {', '.join(unused)}",) if unused else ()
         if before >= self.opset:
             return PassReport(self.name, dropped)
+        from onnxscript.version_converter import convert_version  # onnxscript takes a third of a second
+
         logging.getLogger("onnxscript.version_converter").setLevel(logging.ERROR)
         convert_version(graph.model, self.opset, fallback=True)
         if before < 11:

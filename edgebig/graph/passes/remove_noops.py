@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import onnx_ir as ir
-import onnxscript.rewriter as rewriter
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from edgebig.graph.graph import Graph
@@ -22,6 +21,8 @@ class RemoveNoOps:
     name = "remove no-ops"
 
     def __call__(self, graph: Graph) -> PassReport:
+        import onnxscript.rewriter as rewriter  # onnxscript takes a third of a second
+
         before = operators(graph)
         graph.model = rewriter.rewrite(graph.model)
         for node in graph.nodes():
