@@ -15,7 +15,13 @@ from nets import Sample, conv_net, model, node, normal, samples_for
 import edgebig
 from edgebig.bundle import Bundle
 from edgebig.errors import AccuracyError
+from edgebig.graph import Graph
 from edgebig.recipe import Recipe
+from edgebig.request import Request, Shapes
+from edgebig.source import SourcePart
+from edgebig.steps.gate import Comparing
+from edgebig.steps.work import PartWork
+from edgebig.verify import Golden
 
 
 def outlier() -> onnx.ModelProto:
@@ -127,3 +133,26 @@ def test_without_quantization_there_is_no_layer_report(tmp_path: Path) -> None:
     bundle = edgebig.compile(tmp_path / "conv.onnx", out=tmp_path / "b")
     assert "evidence/model.layers.json" not in bundle.manifest.files
     assert "simplified against original" in notes_of(bundle) and "built against fp32" in notes_of(bundle)
+
+
+def test_what_the_comparison_raises_ends_the_build(path: Path, tmp_path: Path) -> None:
+    """Engines that are built ahead are compared meanwhile, on a thread of its own."""
+    pytest.importorskip("tensorrt_rtx_bindings")
+    graph = Graph.load(path)
+    part = PartWork(SourcePart("model", graph, path), graph, {}, lowered=graph)
+    part.golden = Golden(rows(1), [{"y": np.zeros((4, 31), np.float32)}], "made by hand")
+    comparing = Comparing(part, Request.resolve(None, "l4", None, Shapes(), {}))
+    comparing.wait()
+    with pytest.raises(AccuracyError, match="should have the shape"):
+        comparing.check()
+    ends: list[str] = []
+    with pytest.raises(AccuracyError):
+        edgebig.compile(
+            path,
+            target="l4",
+            recipe=limited(1e-9, precision="int8"),
+            calibration=rows(20),
+            out=tmp_path / "b",
+            listener=lambda event: ends.append(event.stage) if event.kind == "end" else None,
+        )
+    assert "verify" not in ends and not (tmp_path / "b").exists()
