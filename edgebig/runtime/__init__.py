@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import SupportsIndex
 
 from edgebig.bundle import Bundle
 from edgebig.errors import BundleError, UsageError
@@ -38,6 +39,10 @@ __all__ = [
     "load_original",
     "share",
 ]
+
+
+_MOST = (1 << 31) - 1
+"""What an engine's C interface holds."""
 
 
 def load(
@@ -111,5 +116,9 @@ def load_original(path: str | os.PathLike[str], *, part: str | None = None, thre
 
 def _check_counts(**counts: int | None) -> None:
     for name, count in counts.items():
-        if count is not None and count < 1:
-            raise UsageError(f"{name} must be 1 or more, found {count}")
+        if count is None:
+            continue
+        if not isinstance(count, SupportsIndex):
+            raise UsageError(f"{name} must be a whole number, found {count!r:.40}")
+        if not 1 <= count <= _MOST:
+            raise UsageError(f"{name} must be 1 or more{'' if count < 1 else f' and {_MOST} at most'}, found {count}")
