@@ -12,6 +12,7 @@ import numpy as np
 
 from edgebig.errors import BackendError, InputError, UsageError
 from edgebig.runtime.backend import Array, Backend, Binds, Bound
+from edgebig.runtime.checks import InputCheck
 from edgebig.runtime.shapes import Shape, output_shape
 from edgebig.spec import TensorSpec
 
@@ -88,7 +89,9 @@ class Binding:
             :attr:`outputs`.
 
         Raises:
-            BackendError: the engine failed, or the session is closed.
+            BackendError: the engine failed, the session is closed, or it was reloaded with a bundle that takes or gives
+                something else.
+            InputError: an input is not finite, and the session was loaded with ``check_finite``.
             UsageError: another thread is using this binding.
         """
         core = self._core
@@ -105,6 +108,9 @@ class Binding:
                     made = self._step()
                 except BackendError as error:
                     made = core.call(self._again_after(error))
+                except InputError:
+                    core.recorder.failed()
+                    raise
                 else:
                     recorder = core.recorder
                     recorder.next()
@@ -132,6 +138,7 @@ class Binding:
     def _aside(self, loaded: Loaded) -> Sequence[Array]:
         """A run that is not plain: the session was reloaded, is traced, or shares its device."""
         if loaded is not self._loaded:
+            self._refuse_misfit(loaded)
             self._bound.close()
             self._tie(loaded)
         try:
@@ -148,8 +155,28 @@ class Binding:
         else:
             self._bound = CopiedBuffers(backend, self._inputs, self._outputs)
         self._free = [name for name, array in self._outputs.items() if array is None]
-        self._step = self._bound.run
+        self._step = self._checked if loaded.check.check_finite else self._bound.run
         self._loaded = loaded
+
+    def _checked(self) -> Sequence[Array]:
+        """A run of a session that refuses what is not finite."""
+        self._loaded.check(self._inputs)
+        return self._bound.run()
+
+    def _refuse_misfit(self, loaded: Loaded) -> None:
+        """After a reload with ``allow_changes`` the buffers may be of other dtypes and shapes than the model's."""
+        try:
+            InputCheck(loaded.inputs)(self._inputs)
+            loaded.asked(list(self._outputs) or None)
+            for spec in loaded.outputs:
+                buffer = self._outputs.get(spec.name)
+                if buffer is not None and (not spec.is_numpy or buffer.dtype != np.dtype(spec.dtype)):
+                    raise InputError(f"output {spec.name!r} is {spec.dtype}, and was {buffer.dtype}")
+        except InputError as error:
+            raise BackendError(
+                f"the session was reloaded and this binding does not fit any more: {error}: "
+                "make another one with session.bind()"
+            ) from error
 
     def _again_after(self, error: BackendError) -> Callable[[Loaded], Sequence[Array]]:
         """A second try: on the engine that was loaded meanwhile; or without the buffers that may be of a wrong shape.

@@ -25,7 +25,11 @@ _Passed = dict[tuple[int, ...], "_Passed"]
 
 
 class InputCheck:
-    """Refuses arrays that do not fit the specs: names, types, ranks, sizes, and axes that share a name."""
+    """Refuses arrays that do not fit the specs: names, types, ranks, sizes, and axes that share a name.
+
+    Attributes:
+        check_finite: whether it refuses NaN and infinities too.
+    """
 
     def __init__(
         self,
@@ -50,7 +54,7 @@ class InputCheck:
         for row, axis, dim in axes:
             if isinstance(dim, str) and count[dim] > 1:
                 row.shared.append((axis, dim))
-        self._backend, self._device_arrays, self._check_finite = backend, device_arrays, check_finite
+        self._backend, self._device_arrays, self.check_finite = backend, device_arrays, check_finite
         self._count = len(self._rows)
         self._known = tuple((row.spec.name, row.dtype) for row in self._rows)
         self._passed: _Passed = {}
@@ -83,7 +87,7 @@ class InputCheck:
             self._refuse_names(feeds)
         feeds = self._from_elsewhere(feeds)
         shapes = self._check_each(feeds)
-        if self._check_finite:
+        if self.check_finite:
             for row in self._rows:
                 _refuse_not_finite(row.spec, feeds[row.spec.name])
         elif self._remembered < _REMEMBERED:
