@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import runnets
 import tiny
 from onnx import numpy_helper
 
+from edgebig.bundle import Part
 from edgebig.errors import AccuracyError, BackendError, BundleError, InputError, UsageError
 from edgebig.runtime import Session, load
 from edgebig.runtime.core import Loaded
+from edgebig.runtime.evidence import least_sqnr
 
 X = {"x": np.zeros((1, 3), np.float32)}
 
@@ -67,6 +70,13 @@ def test_one_that_fails_its_golden_inputs_is_not_taken(tmp_path: Path) -> None:
         with pytest.raises(BundleError, match="is not a bundle"):
             session.reload(tmp_path / "nowhere")
         assert session.run(X)["y"].tolist() == [[1, 1, 1]] and session.stats().errors == 0
+
+
+def test_evidence_without_the_ratio_is_no_evidence(tmp_path: Path) -> None:
+    """The schema lets measures be left out: an output is then held to what is asked of one that was not measured."""
+    part = replace(Part((), (), "g", 17), similarity={"y": {"cosine": 1.0}, "z": {"sqnr_db": 26.0}})
+    assert [least_sqnr(part, name) for name in ("y", "z", "absent")] == [20.0, 20.0, 20.0]
+    assert least_sqnr(replace(part, similarity={"y": {"sqnr_db": 30.0}}), "y") == 24.0
 
 
 def test_other_inputs_are_refused_unless_allowed(tmp_path: Path) -> None:
