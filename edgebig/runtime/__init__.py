@@ -85,14 +85,17 @@ def load(
         BundleError: not a bundle, a damaged one, or it has no such part.
         MissingExtra: no engine is installed.
         BackendError: nothing on this machine opens it, or not the required backend, or it does not fit the device.
-        UsageError: ``threads``, ``in_flight`` or ``queue`` is below 1, or both ``prefer`` and ``require`` are given.
+        UsageError: ``threads``, ``in_flight`` or ``queue`` is below 1, both ``prefer`` and ``require`` are given, or
+            ``device`` or ``priority`` is none.
     """
     _check_counts(threads=threads, in_flight=in_flight, queue=queue)
     if prefer is not None and require is not None:
         raise UsageError(f"prefer={prefer!r} and require={require!r} contradict each other: give one of them")
+    if device is not None and not isinstance(device, SharedDevice):
+        raise UsageError(f"device must come from edgebig.runtime.share(), found {type(device).__name__}")
+    place = None if device is None else Place(device, priority)
     opening = Opening(part, prefer, require, threads, check_finite, device, find_engines)
     _, _, loaded = opening(path)
-    place = None if device is None else Place(device, priority)
     return Session(loaded, reopen=opening, trace=trace, place=place, in_flight=in_flight, queue=queue)
 
 

@@ -12,10 +12,9 @@ from concurrent.futures import CancelledError, Future, InvalidStateError
 from concurrent.futures import TimeoutError as NotInTime
 from contextlib import suppress
 from itertools import count
-from numbers import Real
 from threading import TIMEOUT_MAX, Condition, RLock, Thread, current_thread, get_ident
 from time import monotonic
-from typing import Any
+from typing import Any, SupportsFloat
 from weakref import WeakSet
 
 from edgebig.errors import BackendError, DeadlineError, UsageError
@@ -37,7 +36,7 @@ def seconds(timeout: float | None) -> float | None:
     """
     if timeout is None:
         return None
-    if not isinstance(timeout, Real) or not timeout >= 0:
+    if not isinstance(timeout, SupportsFloat) or not timeout >= 0:
         raise UsageError(f"timeout must be 0 seconds or more, found {timeout!r:.40}")
     # a float of Python's: the clock in float32 would be wrong by milliseconds
     return float(timeout) if timeout < TIMEOUT_MAX / 2 else None
