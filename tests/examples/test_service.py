@@ -129,6 +129,33 @@ def test_requests_that_wait_run_as_one_batch(session: edgebig.Session) -> None:
     assert max(watched.batches) == 4 and len(watched.batches) <= 4
 
 
+def test_one_bad_request_of_a_batch_does_not_fail_the_others(tmp_path: Path) -> None:
+    """A number of a token that the table lacks: the model itself fails, for the whole batch."""
+    import onnx
+    import runnets
+
+    table = onnx.numpy_helper.from_array(np.arange(8, dtype=np.float32).reshape(4, 2), "table")
+    model = runnets.model(
+        [onnx.helper.make_node("Gather", ["table", "pixels"], ["rows"])],
+        [("pixels", onnx.TensorProto.INT64, ["batch"])],
+        [("rows", onnx.TensorProto.FLOAT, ["batch", 2])],
+        [table],
+    )
+    tiny.write_bundle(tmp_path / "b", {"model": model})
+
+    async def requests(client: Any) -> list[Any]:
+        bodies = [asked(np.array([n]), datatype="INT64") for n in (0, 3, 99, 1)]
+        return await asyncio.gather(*(client.post("/v2/models/tiny/infer", json=body) for body in bodies))
+
+    with edgebig.load(tmp_path / "b", threads=1) as session:
+        answers = serve(session, requests, max_batch=4, max_delay=0.5)
+        assert [answer.status_code for answer in answers] == [200, 200, 500, 200]
+        assert "indices element out of data bounds" in answers[2].json()["detail"]
+        found = [answer.json()["outputs"][0]["data"] for answer in answers if answer.status_code == 200]
+        assert found == [[0, 1], [6, 7], [2, 3]]
+        assert (session.stats().calls, session.stats().errors) == (3, 2), "the batch and the one that it was"
+
+
 def test_too_many_requests_and_too_slow_ones(session: edgebig.Session) -> None:
     pixels = RNG.random((1, 3, 8, 8), np.float32)
     watched = Watched(session)
