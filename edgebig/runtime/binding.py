@@ -12,7 +12,7 @@ import numpy as np
 
 from edgebig.errors import BackendError, InputError, UsageError
 from edgebig.runtime.backend import Array, Backend, Binds, Bound
-from edgebig.runtime.checks import InputCheck
+from edgebig.runtime.checks import InputCheck, no_dtype
 from edgebig.runtime.shapes import Shape, output_shape
 from edgebig.spec import TensorSpec
 
@@ -250,7 +250,7 @@ class CopiedBuffers:
 
 def _dtype(spec: TensorSpec) -> str:
     if not spec.is_numpy:
-        raise InputError(f"input {spec.name!r} is {spec.dtype}, which NumPy lacks: compile the model with other inputs")
+        raise no_dtype(spec)
     return spec.dtype
 
 

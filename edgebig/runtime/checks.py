@@ -178,6 +178,15 @@ def _refuse_not_finite(spec: TensorSpec, array: Any) -> None:
         )
 
 
+def no_dtype(spec: TensorSpec) -> InputError:
+    """For an input of a type that no array of NumPy's has, or of text."""
+    if spec.dtype == "string":
+        return InputError(f"input {spec.name!r} is text, sessions take numbers: leave the steps that read text out")
+    return InputError(
+        f"input {spec.name!r} is {spec.dtype}, which NumPy lacks: compile the model with float32 or float16 inputs"
+    )
+
+
 def _not_an_array(spec: TensorSpec, found: object) -> InputError:
     return InputError(
         f"input {spec.name!r} must be a NumPy array ({_expected(spec)}), found {type(found).__name__}: "
@@ -188,9 +197,7 @@ def _not_an_array(spec: TensorSpec, found: object) -> InputError:
 def _wrong_dtype(row: _Row, array: np.ndarray[Any, Any]) -> InputError:
     spec = row.spec
     if row.dtype is None:
-        return InputError(
-            f"input {spec.name!r} is {spec.dtype}, which NumPy lacks: compile the model with float32 or float16 inputs"
-        )
+        return no_dtype(spec)
     found = f"{array.dtype} {_shape(array.shape)}"
     if array.dtype.hasobject:
         return InputError(

@@ -10,6 +10,7 @@ from weakref import finalize
 
 from edgebig.errors import BackendError, UsageError
 from edgebig.runtime.backend import Array, KeepsOnDevice, Measures
+from edgebig.runtime.checks import no_dtype
 from edgebig.runtime.core import Core, Loaded, Reopen, Source, Trace
 from edgebig.runtime.shapes import Given, input_shapes
 from edgebig.runtime.stats import Stats
@@ -247,8 +248,11 @@ class Session:
         if not isinstance(runs, SupportsIndex) or runs < 1:
             raise UsageError(f"runs must be 1 or more, found {runs!r:.40}")
         specs, usual = self._shown.inputs, self._shown.usual
-        dtypes = {spec.name: spec.dtype for spec in specs if spec.is_numpy}
-        feeds = {n: np.zeros(s, dtypes[n]) for n, s in input_shapes(specs, shapes, usual).items() if n in dtypes}
+        odd = [spec for spec in specs if not spec.is_numpy]
+        if odd:
+            raise no_dtype(odd[0])
+        dtypes = {spec.name: spec.dtype for spec in specs}
+        feeds = {name: np.zeros(shape, dtypes[name]) for name, shape in input_shapes(specs, shapes, usual).items()}
         for _ in range(runs):
             self._core.call(lambda loaded: loaded.run(loaded.names, loaded.check(feeds)), counted=False, name="warm_up")
 
