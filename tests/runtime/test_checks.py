@@ -10,7 +10,7 @@ import onnx
 import pytest
 import runnets
 import tiny
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgebig.errors import InputError
@@ -132,6 +132,7 @@ def test_types_that_numpy_lacks_are_refused(dtype: str) -> None:
 DIMS = st.one_of(st.integers(1, 3), st.sampled_from(["a", "b"]), st.none())
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # of a busy machine
 @given(
     specs=st.lists(st.lists(DIMS, max_size=3), min_size=1, max_size=3),
     shapes=st.lists(st.lists(st.integers(1, 3), max_size=3), min_size=3, max_size=3),
