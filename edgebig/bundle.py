@@ -9,6 +9,7 @@ import errno
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -58,11 +59,17 @@ class Bundle:
         Raises:
             BundleError: there is no bundle, or its manifest is damaged or of an unknown version.
         """
+        if not isinstance(path, (str, os.PathLike)):
+            raise BundleError(f"a bundle is opened by its path, a str or a Path; found {type(path).__name__}")
         folder = Path(path)
         try:
+            if not stat.S_ISREG((folder / MANIFEST).stat().st_mode):  # a pipe would be waited for
+                raise BundleError(f"{folder / MANIFEST} is not a regular file: copy the bundle anew")
             data = read_json((folder / MANIFEST).read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError) as error:
-            found = "a folder without manifest.json" if folder.is_dir() else "no such folder"
+            found = "no such folder"
+            if folder.exists():
+                found = "a folder without manifest.json" if folder.is_dir() else "a file"
             raise BundleError(f"{folder} is not a bundle ({found}): 'edgebig compile' makes one") from error
         except OSError as error:
             raise BundleError(f"cannot read {folder / MANIFEST}: {error.strerror}") from error

@@ -27,6 +27,8 @@ Every message is one line: what was asked, what was found, and what to do next.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class EdgebigError(Exception):
     """Base of all errors that edgebig raises on purpose; ``exit_code`` is the process's exit status."""
@@ -35,6 +37,16 @@ class EdgebigError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
+
+    def __reduce__(self) -> tuple[Any, ...]:  # without __init__, whose arguments are not everywhere the message
+        return _again, (type(self), self.args), self.__dict__
+
+
+def _again(kind: type[EdgebigError], args: tuple[Any, ...]) -> EdgebigError:
+    """An error out of a pickle: a worker process hands them to its parent so."""
+    error = kind.__new__(kind)
+    error.args = args
+    return error
 
 
 class UsageError(EdgebigError):

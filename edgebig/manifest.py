@@ -268,8 +268,18 @@ def finite(value: Any) -> Any:
 
 
 def read_json(text: str) -> Any:
-    """The text's value. A key given twice is refused: other readers might take the other one."""
-    return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number)
+    """The text's value. A key given twice is refused: other readers might take the other one.
+
+    So is half of a surrogate pair, which only an escape can hold: other readers have no such strings.
+
+    Raises:
+        ValueError: it is not JSON, or one of these.
+        RecursionError: it is nested too deeply.
+    """
+    value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number)
+    if "\\u" in text:
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
 
 
 def _no_number(name: str) -> Any:

@@ -117,6 +117,10 @@ class Batcher:
                 split = {name: np.split(array, ends) for name, array in outputs.items()}
                 parts = [{name: pieces[i] for name, pieces in split.items()} for i in range(len(batch))]
         except Exception as error:  # whatever it is, those who asked must hear of it
+            if len(batch) > 1:  # one client's number that the model does not know is no reason to fail the others
+                for request in batch:
+                    await self._run([request])
+                return
             for request in batch:
                 if not request.answer.done():
                     request.answer.set_exception(error)

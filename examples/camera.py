@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 import edgebig
 from edgebig import Session
 from edgebig.bundle import PREPROCESS, Bundle
-from edgebig.errors import EdgebigError
+from edgebig.errors import EdgebigError, StreamError
 from edgebig.preprocess import LABELS, Preprocess
 from edgebig.tasks.vision import classify, overlay, prepare
 
@@ -158,5 +158,7 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
+    except StreamError as error:
+        sys.exit(f"error: {error.__cause__}")
     except (EdgebigError, OSError) as error:
-        sys.exit(f"error: {error.__cause__ or error}")
+        sys.exit(f"error: {error}")

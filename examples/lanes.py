@@ -34,6 +34,9 @@ def main() -> None:
     with edgebig.load(arguments.bundle) as session:
         spec = session.inputs[0]
         outputs = session.run({spec.name: prepare(arguments.picture, how).astype(spec.dtype)})
+    missing = {"da", "ll"} - outputs.keys()
+    if missing:
+        sys.exit(f"error: {arguments.bundle} has no output {min(missing)!r}: give it the bundle of TwinLiteNet")
     area, lines = (outputs[name][0].argmax(axis=0) for name in ("da", "ll"))
     save_picture(overlay(arguments.picture, [area, lines], [GREEN, RED]), arguments.output)
     print(f"drivable area {area.mean():.1%}, lane lines {lines.mean():.1%} of the picture: {arguments.output}")

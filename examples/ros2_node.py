@@ -5,10 +5,12 @@
 
 Topics: ``image`` (sensor_msgs/Image) in; out, for each output of the model, ``<output>``: score maps ``[1, classes,
 height, width]`` as sensor_msgs/Image (``mono8``, the number of the best class of each pixel), any other as
-std_msgs/Float32MultiArray. ``diagnostics`` (diagnostic_msgs/DiagnosticArray) once a second.
+std_msgs/Float32MultiArray. What a topic's name may not hold becomes ``_``. Once a second, ``diagnostics``
+(diagnostic_msgs/DiagnosticArray).
 
 Parameters: ``bundle`` (setting it later reloads: the old model goes on until the new one has answered its golden
-inputs), ``deadline`` (seconds; answers that come later are dropped and counted), ``threads``.
+inputs; images wait meanwhile if they are prepared otherwise for the new one), ``deadline`` (seconds; answers that
+come later are dropped and counted), ``threads``.
 
 The newest image is the one that counts: while the model runs, an image that waits is replaced by the next. ROS's Python
 library ``rclpy`` is imported only when the node starts; what the node does (:class:`Perception`) needs none of it.
@@ -18,6 +20,8 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+import sys
 import threading
 from array import array
 from collections.abc import Callable, Mapping
@@ -30,7 +34,7 @@ from numpy.typing import NDArray
 import edgebig
 from edgebig import Session
 from edgebig.bundle import PREPROCESS, Bundle
-from edgebig.errors import DeadlineError, EdgebigError, InputError
+from edgebig.errors import DeadlineError, EdgebigError, InputError, UsageError
 from edgebig.preprocess import Preprocess
 from edgebig.tasks.vision import prepare
 
@@ -89,6 +93,7 @@ class Perception:
         self._newest: Any = None
         self._closed = False
         self._changed = threading.Condition()
+        self._answering = threading.Lock()
         self.counts = Counts()
         self._thread = threading.Thread(target=self._work, name="perception", daemon=True)
         self._thread.start()
@@ -100,6 +105,20 @@ class Perception:
                 self.counts.replaced += 1
             self._newest = message
             self._changed.notify()
+
+    def reload(self, path: str) -> None:
+        """Goes on with another bundle; no image is prepared for one model and given to the other.
+
+        Raises:
+            EdgebigError: it is refused, and the old one goes on.
+        """
+        how = preparation(path)
+        if how == self._how:
+            self._session.reload(path)
+            return
+        with self._answering:
+            self._session.reload(path)
+            self._how = how
 
     def close(self) -> None:
         """Ends the thread, after the image that it works on."""
@@ -117,7 +136,8 @@ class Perception:
                     return
                 message, self._newest = self._newest, None
             try:
-                self._answer(message)
+                with self._answering:
+                    self._answer(message)
                 self.counts.answered += 1
             except DeadlineError:
                 self.counts.late += 1
@@ -129,6 +149,21 @@ class Perception:
         spec = self._session.inputs[0]
         inputs = {spec.name: prepare(pixels(message), self._how).astype(spec.dtype, copy=False)}
         self._publish(message.header, self._session.run(inputs, timeout=self._deadline))
+
+
+def preparation(path: str) -> Preprocess:
+    """How a picture becomes the model's input.
+
+    Raises:
+        BundleError: not a bundle, or it does not say.
+    """
+    return Preprocess.from_json(json.loads(Bundle.open(path).file(PREPROCESS).read_text(encoding="utf-8")))
+
+
+def topic(output: str) -> str:
+    """The output's name as one of a topic: letters, digits and ``_``, no digit first."""
+    name = re.sub(r"[^A-Za-z0-9_]+", "_", output).strip("_") or "output"
+    return f"output_{name}" if name[0].isdigit() else name
 
 
 def mask(scores: Array) -> NDArray[np.uint8]:
@@ -156,10 +191,16 @@ def fill_numbers(message: Any, dimension: Callable[..., Any], values: Array) -> 
 
 def main() -> None:
     """Spins the node until ROS shuts down."""
-    import rclpy
-
+    try:
+        import rclpy
+    except ModuleNotFoundError as error:
+        sys.exit(f"error: {error}: run it where ROS 2 is set up (source /opt/ros/DISTRIBUTION/setup.bash)")
     rclpy.init()
-    node = make_node()
+    try:
+        node = make_node()
+    except EdgebigError as error:
+        rclpy.try_shutdown()
+        sys.exit(f"error: {error}")
     try:
         rclpy.spin(node)
     except KeyboardInterrupt:
@@ -184,21 +225,20 @@ def make_node() -> Any:
         def __init__(self) -> None:
             super().__init__("edgebig")
             path = self.declare_parameter("bundle", "").value
+            if not path:
+                raise UsageError("no bundle was given: --ros-args -p bundle:=FOLDER")
             deadline = float(self.declare_parameter("deadline", 0.0).value)
             threads = int(self.declare_parameter("threads", 0).value)
             self.session = edgebig.load(path, threads=threads or None)
             self.session.warm_up()
             self.get_logger().info(f"{path} runs on {self.session.backend}: {'; '.join(self.session.why)}")
-            how = Bundle.open(path).file(PREPROCESS).read_text(encoding="utf-8")
             maps = {spec.name for spec in self.session.outputs if len(spec.shape) == 4}
             self._topics = {
-                spec.name: self.create_publisher(Image if spec.name in maps else Float32MultiArray, spec.name, 1)
+                spec.name: self.create_publisher(Image if spec.name in maps else Float32MultiArray, topic(spec.name), 1)
                 for spec in self.session.outputs
             }
             self._status = self.create_publisher(DiagnosticArray, "diagnostics", 1)
-            self.perception = Perception(
-                self.session, Preprocess.from_json(json.loads(how)), self._publish, deadline or None
-            )
+            self.perception = Perception(self.session, preparation(path), self._publish, deadline or None)
             self.create_subscription(Image, "image", self.perception.take, qos_profile_sensor_data)
             self.create_timer(1.0, self._report)
             self.add_on_set_parameters_callback(self._set)
@@ -232,11 +272,12 @@ def make_node() -> Any:
             self._status.publish(message)
 
         def _set(self, parameters: Any) -> Any:
-            for parameter in parameters:
-                if parameter.name != "bundle":
+            for parameter in parameters:  # ROS has some of its own, such as use_sim_time
+                if parameter.name in ("deadline", "threads"):
                     return SetParametersResult(successful=False, reason=f"{parameter.name} is read at the start only")
+            for path in (parameter.value for parameter in parameters if parameter.name == "bundle"):
                 try:
-                    self.session.reload(parameter.value)
+                    self.perception.reload(path)
                 except EdgebigError as error:
                     return SetParametersResult(successful=False, reason=str(error))
             return SetParametersResult(successful=True)

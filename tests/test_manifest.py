@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from edgebig.spec import TensorSpec
 
 
 @pytest.mark.parametrize(
-    "name", ["../x", "/etc/passwd", "graphs/../../x", "a\\b", "a\0b", "a\nb", "a//b", "./a", "a/", "", "manifest.json"]
+    "name",
+    ["../x", "/etc/passwd", "graphs/../../x", "a\\b", "a\0b", "a\nb", "a//b", "./a", "a/", "", "manifest.json", "a\n"],
 )
 @pytest.mark.parametrize("field", ["files", "graph", "golden", "engine"])
 def test_a_manifest_may_name_no_path_outside(tmp_path: Path, name: str, field: str) -> None:
@@ -45,6 +47,30 @@ def open_after(tmp_path: Path, tamper: Callable[[dict[str, Any]], object]) -> Bu
     tamper(data)
     path.write_text(json.dumps(data))
     return Bundle.open(tmp_path / "b")
+
+
+@pytest.mark.parametrize("name", ["../../x", "a/b", "a\\b", "a\n", "\0", ""])
+def test_a_part_s_name_leads_nowhere(tmp_path: Path, name: str) -> None:
+    """What a device builds is called after the part."""
+    with pytest.raises(BundleError) as caught:
+        open_after(tmp_path, lambda data: data.update(parts={name: data["parts"]["model"]}))
+    assert "a key of parts must be a name without slash, backslash and control character" in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["name", "file"])
+def test_half_of_a_surrogate_pair_is_refused(tmp_path: Path, place: str) -> None:
+    def tamper(data: dict[str, Any]) -> None:
+        if place == "name":
+            data["name"] = "\ud800"
+        else:
+            data["files"]["\udc80"] = data["files"]["graphs/model.onnx"]
+
+    with pytest.raises(BundleError, match="is not JSON: .* surrogates not allowed: copy the bundle anew"):
+        open_after(tmp_path, tamper)
+
+
+def test_a_pair_and_other_escapes_are_taken(tmp_path: Path) -> None:
+    assert open_after(tmp_path, lambda data: data.update(name="\u00fc \u001f \U0001f600")).manifest.name == "ü \x1f 😀"
 
 
 @pytest.mark.parametrize(
@@ -106,6 +132,18 @@ def test_what_is_no_bundle_is_told_apart(tmp_path: Path) -> None:
         Bundle.open(tmp_path / "b")
     with pytest.raises(BundleError, match=r"is not a bundle \(a folder without manifest\.json\)"):
         Bundle.open(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BundleError, match=r"file is not a bundle \(a file\)"):
+        Bundle.open(tmp_path / "file")
+    with pytest.raises(BundleError, match="^a bundle is opened by its path, a str or a Path; found NoneType$"):
+        Bundle.open(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_a_manifest_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "manifest.json")
+    with pytest.raises(BundleError, match=r"manifest\.json is not a regular file: copy the bundle anew"):
+        Bundle.open(tmp_path)
 
 
 def test_parts_are_found_by_name(tmp_path: Path) -> None:
@@ -122,6 +160,7 @@ def test_parts_are_found_by_name(tmp_path: Path) -> None:
 # The manifest as JSON
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
+PART_NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="/\\"), min_size=1, max_size=8)
 PATHS = st.lists(st.text("abc.é-", min_size=1, max_size=5).filter(lambda p: p not in (".", "..")), min_size=1).map(
     "/".join
 )
@@ -171,7 +210,7 @@ STAGES = st.builds(
 
 @settings(suppress_health_check=[HealthCheck.too_slow])
 @given(
-    parts=st.dictionaries(NAMES, PARTS, min_size=1, max_size=2),
+    parts=st.dictionaries(PART_NAMES, PARTS, min_size=1, max_size=2),
     stages=st.lists(STAGES, max_size=2).map(tuple),
     data=st.data(),
 )

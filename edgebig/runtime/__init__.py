@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import SupportsIndex
 
 from edgebig.bundle import Bundle
 from edgebig.errors import BundleError, UsageError
@@ -38,6 +39,10 @@ __all__ = [
     "load_original",
     "share",
 ]
+
+
+_MOST = (1 << 31) - 1
+"""What an engine's C interface holds."""
 
 
 def load(
@@ -80,14 +85,17 @@ def load(
         BundleError: not a bundle, a damaged one, or it has no such part.
         MissingExtra: no engine is installed.
         BackendError: nothing on this machine opens it, or not the required backend, or it does not fit the device.
-        UsageError: ``threads``, ``in_flight`` or ``queue`` is below 1, or both ``prefer`` and ``require`` are given.
+        UsageError: ``threads``, ``in_flight`` or ``queue`` is below 1, both ``prefer`` and ``require`` are given, or
+            ``device`` or ``priority`` is none.
     """
     _check_counts(threads=threads, in_flight=in_flight, queue=queue)
     if prefer is not None and require is not None:
         raise UsageError(f"prefer={prefer!r} and require={require!r} contradict each other: give one of them")
+    if device is not None and not isinstance(device, SharedDevice):
+        raise UsageError(f"device must come from edgebig.runtime.share(), found {type(device).__name__}")
+    place = None if device is None else Place(device, priority)
     opening = Opening(part, prefer, require, threads, check_finite, device, find_engines)
     _, _, loaded = opening(path)
-    place = None if device is None else Place(device, priority)
     return Session(loaded, reopen=opening, trace=trace, place=place, in_flight=in_flight, queue=queue)
 
 
@@ -111,5 +119,9 @@ def load_original(path: str | os.PathLike[str], *, part: str | None = None, thre
 
 def _check_counts(**counts: int | None) -> None:
     for name, count in counts.items():
-        if count is not None and count < 1:
-            raise UsageError(f"{name} must be 1 or more, found {count}")
+        if count is None:
+            continue
+        if not isinstance(count, SupportsIndex):
+            raise UsageError(f"{name} must be a whole number, found {count!r:.40}")
+        if not 1 <= count <= _MOST:
+            raise UsageError(f"{name} must be 1 or more{'' if count < 1 else f' and {_MOST} at most'}, found {count}")

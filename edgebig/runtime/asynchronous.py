@@ -8,24 +8,38 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import CancelledError, Future, InvalidStateError
 from concurrent.futures import TimeoutError as NotInTime
 from contextlib import suppress
 from itertools import count
-from threading import Condition, RLock, Thread, current_thread
+from threading import TIMEOUT_MAX, Condition, RLock, Thread, current_thread, get_ident
 from time import monotonic
-from typing import Any
+from typing import Any, SupportsFloat
 from weakref import WeakSet
 
-from edgebig.errors import BackendError, DeadlineError
+from edgebig.errors import BackendError, DeadlineError, UsageError
 from edgebig.runtime.backend import CLOSED
 
 _LOG = logging.getLogger("edgebig.runtime")
-_AT_EXIT = 5.0
+AT_EXIT = 5.0
 """Seconds that the end of the process waits for runs: a thread that ends within an engine takes the process down."""
 
 Result = dict[str, Any]
 Work = Callable[["Task"], Result]
+
+
+def seconds(timeout: float | None) -> float | None:
+    """The timeout as a number; ``None`` for one that is longer than Python can wait, some 292 years.
+
+    Raises:
+        UsageError: it is negative or no number.
+    """
+    if timeout is None:
+        return None
+    if not isinstance(timeout, SupportsFloat) or not timeout >= 0:
+        raise UsageError(f"timeout must be 0 seconds or more, found {timeout!r:.40}")
+    # a float of Python's: the clock in float32 would be wrong by milliseconds
+    return float(timeout) if timeout < TIMEOUT_MAX / 2 else None
 
 
 class Task:
@@ -54,7 +68,7 @@ class Task:
         self.token: Any = None
         self._late = late
         self._lock = RLock()
-        self._settled = False
+        self._settled = self._stopped = False
 
     @property
     def is_settled(self) -> bool:
@@ -64,9 +78,15 @@ class Task:
     def listen(self, token: Any) -> Any:
         """Notes what tells the engine to stop; returns it."""
         self.token = token
-        if self._settled:
+        if self._settled or self._stopped:
             token.terminate = True
         return token
+
+    def stop(self) -> None:
+        """Tells the engine to stop where it can be, at the end of the process. The run then fails."""
+        self._stopped = True
+        if self.token is not None:
+            self.token.terminate = True
 
     def result(self) -> Result:
         """Waits for the result until the deadline.
@@ -77,10 +97,13 @@ class Task:
         """
         left = None if self.deadline is None else max(0.0, self.deadline - monotonic())
         try:
-            return self.future.result(left)
-        except NotInTime:
-            self.expire()
-            return self.future.result()  # the result, where it came in this moment
+            try:
+                return self.future.result(left)
+            except NotInTime:
+                self.expire()
+                return self.future.result()  # the result, where it came in this moment
+        except CancelledError:  # by close()
+            raise BackendError(CLOSED) from None
 
     def begin(self) -> bool:
         """Whether to run it: it was neither cancelled nor is it too late."""
@@ -122,6 +145,34 @@ class Task:
         return first
 
 
+class Stop:
+    """What the runs of a stream listen to, so that all of them can be told to stop at once.
+
+    Attributes:
+        deadline: none; for :meth:`Core.call <edgebig.runtime.core.Core.call>`.
+        is_settled: whether nobody waits for them any more.
+    """
+
+    deadline: float | None = None
+
+    def __init__(self) -> None:
+        self.is_settled = False
+        self._tokens: dict[int, Any] = {}
+
+    def listen(self, token: Any) -> Any:
+        """Notes what tells the engine to stop this thread's run; returns it."""
+        self._tokens[get_ident()] = token
+        if self.is_settled:
+            token.terminate = True
+        return token
+
+    def end(self) -> None:
+        """Tells the engine to stop all runs, where it can be."""
+        self.is_settled = True
+        for token in list(self._tokens.values()):
+            token.terminate = True
+
+
 class Workers:
     """Up to ``threads`` runs at a time, and ``depth`` that wait. Threads are started when they are needed."""
 
@@ -131,7 +182,8 @@ class Workers:
         self._room, self._more = Condition(lock), Condition(lock)
         self._waiting: deque[Task] = deque()
         self._started: list[Thread] = []
-        self._idle = self.running = 0
+        self._running: set[Task] = set()
+        self._idle = 0
         self._closed = False
         self._clock: Timekeeper | None = None
         _ALL.add(self)
@@ -140,6 +192,11 @@ class Workers:
     def waiting(self) -> int:
         """How many have not begun."""
         return len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        """How many run now."""
+        return len(self._running)
 
     def submit(self, task: Task, *, watched: bool) -> Task:
         """Queues the task. Where the queue is full, waits for room.
@@ -177,11 +234,13 @@ class Workers:
             self._clock.watch(task)
         return task
 
-    def close(self, timeout: float | None = None) -> None:
-        """Cancels what has not begun, and waits for what runs, at most ``timeout`` seconds."""
+    def close(self, timeout: float | None = None, *, stop: bool = False) -> None:
+        """Cancels what has not begun, and waits for what runs, at most ``timeout`` seconds; or has it ``stop``."""
         with self._room:
             self._closed = True
             left, self._waiting = list(self._waiting), deque()
+            for task in self._running if stop else ():
+                task.stop()
             self._room.notify_all()
             self._more.notify_all()
         for task in left:
@@ -205,13 +264,13 @@ class Workers:
                     self._more.wait()
                     self._idle -= 1
                 task = self._waiting.popleft()
-                self.running += 1
+                self._running.add(task)
                 self._room.notify()
             try:
                 self._one(task)
             finally:
                 with self._more:
-                    self.running -= 1
+                    self._running.discard(task)
                 del task  # its arrays must not live until the next one comes
 
     def _one(self, task: Task) -> None:
@@ -285,7 +344,7 @@ _ALL: WeakSet[Workers] = WeakSet()
 @atexit.register
 def _at_exit() -> None:
     for workers in list(_ALL):
-        workers.close(timeout=_AT_EXIT)
+        workers.close(timeout=AT_EXIT, stop=True)
 
 
 if hasattr(os, "register_at_fork"):

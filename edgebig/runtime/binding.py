@@ -12,6 +12,7 @@ import numpy as np
 
 from edgebig.errors import BackendError, InputError, UsageError
 from edgebig.runtime.backend import Array, Backend, Binds, Bound
+from edgebig.runtime.checks import InputCheck, no_dtype
 from edgebig.runtime.shapes import Shape, output_shape
 from edgebig.spec import TensorSpec
 
@@ -48,8 +49,9 @@ class Binding:
 
         Raises:
             BackendError: the engine takes no such shapes.
-            InputError: NumPy lacks a type.
-            UsageError: there are ``buffers``, and the engine computes from memory of its own kind.
+            InputError: NumPy lacks a type, or a buffer does not fit its input or output.
+            UsageError: there are ``buffers``, and the engine computes from memory of its own kind; or one is for no
+                input and no output.
         """
         self._core, self._owner = core, owner
         self._busy = self._closed = False
@@ -60,11 +62,12 @@ class Binding:
         make = backend.buffer if isinstance(backend, Binds) else _zeros
         if buffers and isinstance(backend, Binds) and not getattr(backend, "takes_any_buffer", False):
             raise UsageError("this engine binds memory of its own kind: copy into binding.inputs instead")
+        specs = {spec.name: spec for spec in loaded.outputs}
+        _check_buffers(buffers, loaded.inputs, [specs[name] for name in outputs], shapes)
         self._inputs = {
             spec.name: buffers[spec.name] if spec.name in buffers else make(shapes[spec.name], _dtype(spec))
             for spec in loaded.inputs
         }
-        specs = {spec.name: spec for spec in loaded.outputs}
         self._outputs: dict[str, Array | None] = {}
         for name in outputs:
             shape = output_shape(specs[name], loaded.inputs, shapes) if specs[name].is_numpy else None
@@ -86,7 +89,9 @@ class Binding:
             :attr:`outputs`.
 
         Raises:
-            BackendError: the engine failed, or the session is closed.
+            BackendError: the engine failed, the session is closed, or it was reloaded with a bundle that takes or gives
+                something else.
+            InputError: an input is not finite, and the session was loaded with ``check_finite``.
             UsageError: another thread is using this binding.
         """
         core = self._core
@@ -103,6 +108,9 @@ class Binding:
                     made = self._step()
                 except BackendError as error:
                     made = core.call(self._again_after(error))
+                except InputError:
+                    core.recorder.failed()
+                    raise
                 else:
                     recorder = core.recorder
                     recorder.next()
@@ -121,12 +129,16 @@ class Binding:
         self._step = self._refuse
         self._bound.close()
 
+    def __reduce__(self) -> str:
+        raise UsageError("a binding cannot be copied or pickled: make another one with session.bind()")
+
     def _refuse(self) -> Sequence[Array]:
         raise BackendError("the binding is closed: make another one with session.bind()")
 
     def _aside(self, loaded: Loaded) -> Sequence[Array]:
         """A run that is not plain: the session was reloaded, is traced, or shares its device."""
         if loaded is not self._loaded:
+            self._refuse_misfit(loaded)
             self._bound.close()
             self._tie(loaded)
         try:
@@ -143,8 +155,28 @@ class Binding:
         else:
             self._bound = CopiedBuffers(backend, self._inputs, self._outputs)
         self._free = [name for name, array in self._outputs.items() if array is None]
-        self._step = self._bound.run
+        self._step = self._checked if loaded.check.check_finite else self._bound.run
         self._loaded = loaded
+
+    def _checked(self) -> Sequence[Array]:
+        """A run of a session that refuses what is not finite."""
+        self._loaded.check(self._inputs)
+        return self._bound.run()
+
+    def _refuse_misfit(self, loaded: Loaded) -> None:
+        """After a reload with ``allow_changes`` the buffers may be of other dtypes and shapes than the model's."""
+        try:
+            InputCheck(loaded.inputs)(self._inputs)
+            loaded.asked(list(self._outputs) or None)
+            for spec in loaded.outputs:
+                buffer = self._outputs.get(spec.name)
+                if buffer is not None and (not spec.is_numpy or buffer.dtype != np.dtype(spec.dtype)):
+                    raise InputError(f"output {spec.name!r} is {spec.dtype}, and was {buffer.dtype}")
+        except InputError as error:
+            raise BackendError(
+                f"the session was reloaded and this binding does not fit any more: {error}: "
+                "make another one with session.bind()"
+            ) from error
 
     def _again_after(self, error: BackendError) -> Callable[[Loaded], Sequence[Array]]:
         """A second try: on the engine that was loaded meanwhile; or without the buffers that may be of a wrong shape.
@@ -218,9 +250,51 @@ class CopiedBuffers:
 
 def _dtype(spec: TensorSpec) -> str:
     if not spec.is_numpy:
-        raise InputError(f"input {spec.name!r} is {spec.dtype}, which NumPy lacks: compile the model with other inputs")
+        raise no_dtype(spec)
     return spec.dtype
 
 
 def _zeros(shape: Shape, dtype: str) -> Array:
     return np.zeros(shape, dtype)
+
+
+def _check_buffers(
+    buffers: Mapping[str, Array],
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    shapes: Mapping[str, Shape],
+) -> None:
+    """Refuses what an engine would copy, so that it were read once and never written, or would read as something else.
+
+    An output's shape is not looked at: where it is another one than the model's, the output gets an array of its own.
+    """
+    if not isinstance(buffers, Mapping):
+        raise UsageError(f"buffers must be a dict of arrays by input or output, found {type(buffers).__name__}")
+    specs = {spec.name: spec for spec in (*outputs, *inputs)}
+    unknown = [str(name) for name in buffers if name not in specs]
+    if unknown:
+        raise UsageError(
+            f"buffers names {unknown[0]!r}, which is neither an input nor an output asked for: it may name "
+            + ", ".join(specs)
+        )
+    read = {spec.name for spec in inputs}
+    written = {spec.name for spec in outputs}
+    for name, array in buffers.items():
+        wrong = _misfit(array, specs[name], shapes[name] if name in read else None, name in written)
+        if wrong:
+            raise InputError(f"the buffer of {specs[name]} must be {wrong}")
+
+
+def _misfit(array: Array, spec: TensorSpec, shape: Shape | None, is_written: bool) -> str:
+    """What the array had to be and is not, in words; empty where it fits."""
+    if not isinstance(array, np.ndarray):
+        return f"a NumPy array, found {type(array).__name__}"
+    if not spec.is_numpy or array.dtype != np.dtype(spec.dtype):
+        return f"of that type, found {array.dtype}"
+    if shape is not None and array.shape != shape:
+        return f"of the shape {shape}, found {array.shape}: give it in shapes"
+    if not array.flags.c_contiguous or not array.flags.aligned:
+        return "contiguous, in C order and aligned: np.ascontiguousarray(array) makes such a copy"
+    if is_written and not array.flags.writeable:
+        return "writeable, found a read-only one"
+    return ""

@@ -25,7 +25,11 @@ _Passed = dict[tuple[int, ...], "_Passed"]
 
 
 class InputCheck:
-    """Refuses arrays that do not fit the specs: names, types, ranks, sizes, and axes that share a name."""
+    """Refuses arrays that do not fit the specs: names, types, ranks, sizes, and axes that share a name.
+
+    Attributes:
+        check_finite: whether it refuses NaN and infinities too.
+    """
 
     def __init__(
         self,
@@ -50,7 +54,7 @@ class InputCheck:
         for row, axis, dim in axes:
             if isinstance(dim, str) and count[dim] > 1:
                 row.shared.append((axis, dim))
-        self._backend, self._device_arrays, self._check_finite = backend, device_arrays, check_finite
+        self._backend, self._device_arrays, self.check_finite = backend, device_arrays, check_finite
         self._count = len(self._rows)
         self._known = tuple((row.spec.name, row.dtype) for row in self._rows)
         self._passed: _Passed = {}
@@ -83,7 +87,7 @@ class InputCheck:
             self._refuse_names(feeds)
         feeds = self._from_elsewhere(feeds)
         shapes = self._check_each(feeds)
-        if self._check_finite:
+        if self.check_finite:
             for row in self._rows:
                 _refuse_not_finite(row.spec, feeds[row.spec.name])
         elif self._remembered < _REMEMBERED:
@@ -174,6 +178,15 @@ def _refuse_not_finite(spec: TensorSpec, array: Any) -> None:
         )
 
 
+def no_dtype(spec: TensorSpec) -> InputError:
+    """For an input of a type that no array of NumPy's has, or of text."""
+    if spec.dtype == "string":
+        return InputError(f"input {spec.name!r} is text, sessions take numbers: leave the steps that read text out")
+    return InputError(
+        f"input {spec.name!r} is {spec.dtype}, which NumPy lacks: compile the model with float32 or float16 inputs"
+    )
+
+
 def _not_an_array(spec: TensorSpec, found: object) -> InputError:
     return InputError(
         f"input {spec.name!r} must be a NumPy array ({_expected(spec)}), found {type(found).__name__}: "
@@ -184,9 +197,7 @@ def _not_an_array(spec: TensorSpec, found: object) -> InputError:
 def _wrong_dtype(row: _Row, array: np.ndarray[Any, Any]) -> InputError:
     spec = row.spec
     if row.dtype is None:
-        return InputError(
-            f"input {spec.name!r} is {spec.dtype}, which NumPy lacks: compile the model with float32 or float16 inputs"
-        )
+        return no_dtype(spec)
     found = f"{array.dtype} {_shape(array.shape)}"
     if array.dtype.hasobject:
         return InputError(

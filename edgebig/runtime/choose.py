@@ -26,6 +26,7 @@ _GPU_KINDS = ("tensorrt", "tensorrt-rtx")
 _PROVIDERS: dict[str, Literal["tensorrt", "cuda"]] = {"onnxruntime-tensorrt": "tensorrt", "onnxruntime-cuda": "cuda"}
 """Backends that run the portable graph on a GPU, best first."""
 
+_KNOWN = (*_GPU_KINDS, *_PROVIDERS, OnnxRuntimeCpu.name)
 _LARGE = 1 << 20
 _LOG = logging.getLogger("edgebig.runtime")
 
@@ -64,7 +65,9 @@ def available_backends(bundle: Bundle, part: str | None = None) -> tuple[Candida
     on_gpu = sorted((c for c in engines if c.backend in _GPU_KINDS), key=lambda c: _GPU_KINDS.index(c.backend))
     others = [c for c in engines if c.backend not in _GPU_KINDS]
     providers = [] if bundle.manifest.target.get("compute_capability") is None else _on_providers(chosen, problem)
-    return (*on_gpu, *providers, *others, _portable(bundle, chosen, problem))
+    portable = _portable(bundle, chosen, problem)
+    is_engine = any(c.usable and (c.backend, c.file) == (portable.backend, portable.file) for c in others)
+    return (*on_gpu, *providers, *others, *([] if is_engine else [portable]))
 
 
 def first_that_opens(
@@ -147,11 +150,15 @@ def warn_of_another(bundle: Bundle, prefer: str, taken: Candidate, why: Sequence
         return
     lines = [line for line in why if line.startswith(f"{prefer} ")]
     reason = lines[0].partition(": not taken: ")[2] if lines else "the bundle holds nothing for it"
-    command = f"'edgebig finish {bundle.path}' on the device builds its engine" if prefer in _GPU_KINDS else ""
-    _warn(
-        f"{bundle.path} runs on {taken.backend}, not on {prefer} as preferred: {reason}; "
-        + (command or "'edgebig doctor' says what is missing")
-    )
+    if not lines and prefer not in _KNOWN:
+        reason, advice = "there is no backend of that name", f"there are {', '.join(_KNOWN)}"
+    elif bundle.manifest.target.get("compute_capability") is None:
+        advice = "it is for a CPU: compile the model with the '--target' of a GPU"
+    elif prefer in _GPU_KINDS:
+        advice = f"'edgebig finish {bundle.path}' on the device builds its engine"
+    else:
+        advice = "'edgebig doctor' says what is missing"
+    _warn(f"{bundle.path} runs on {taken.backend}, not on {prefer} as preferred: {reason}; {advice}")
 
 
 def _warn(message: str) -> None:

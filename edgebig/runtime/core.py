@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
 from edgebig.bundle import Bundle
-from edgebig.errors import BackendError, InputError, UsageError
+from edgebig.errors import BackendError, InputError
 from edgebig.runtime.backend import CLOSED, Array, Backend, Cancels
 from edgebig.runtime.checks import InputCheck
 from edgebig.runtime.shapes import Shape
@@ -19,7 +19,7 @@ from edgebig.runtime.stats import Recorder
 from edgebig.spec import TensorSpec
 
 if TYPE_CHECKING:
-    from edgebig.runtime.asynchronous import Task, Workers
+    from edgebig.runtime.asynchronous import Stop, Task, Workers
     from edgebig.runtime.share import Place
 
 T = TypeVar("T")
@@ -79,7 +79,10 @@ class Loaded:
         """
         if outputs is None:
             return self.names
-        names = [outputs] if isinstance(outputs, str) else list(outputs)
+        try:
+            names = [outputs] if isinstance(outputs, str) else list(outputs)
+        except TypeError:
+            raise InputError(f"outputs must be names of outputs, found {type(outputs).__name__}") from None
         unknown = [str(name) for name in names if name not in self.names]
         if unknown or not names:
             asked = f"no output {unknown[0]!r}" if unknown else "outputs is empty"
@@ -136,12 +139,14 @@ class Core:
             raise BackendError(self._gone)
         return loaded
 
-    def compute(self, inputs: Mapping[str, Any], outputs: Sequence[str] | None, task: Task | None = None) -> Outputs:
+    def compute(
+        self, inputs: Mapping[str, Any], outputs: Sequence[str] | None, task: Task | Stop | None = None
+    ) -> Outputs:
         """Runs the model once, by way of :meth:`call`.
 
         Args:
             inputs, outputs: as for :meth:`Session.run`.
-            task: whose deadline ends it.
+            task: what tells it to stop.
 
         Raises:
             InputError, BackendError, DeadlineError: as :meth:`Session.run`.
@@ -151,7 +156,7 @@ class Core:
             names = loaded.asked(outputs)
             feeds = loaded.check(inputs)
             backend = loaded.backend
-            if task is None or task.deadline is None or not isinstance(backend, Cancels):
+            if task is None or not isinstance(backend, Cancels):
                 found = loaded.run(names, feeds)
             else:
                 found = backend.run_until(task.listen(backend.token()), names, feeds)
@@ -179,10 +184,9 @@ class Core:
             InputError, BackendError, DeadlineError: as :meth:`Session.run_async`.
             UsageError: ``timeout`` is negative or no number.
         """
-        from edgebig.runtime.asynchronous import Task, Workers
+        from edgebig.runtime.asynchronous import Task, Workers, seconds
 
-        if timeout is not None and not timeout >= 0:
-            raise UsageError(f"timeout must be 0 seconds or more, found {timeout}")
+        timeout = seconds(timeout)
         loaded = self.usable()
         try:
             names = None if outputs is None else loaded.asked(outputs)
@@ -198,7 +202,7 @@ class Core:
         return self.workers.submit(task, watched=watched)
 
     def call(
-        self, work: Callable[[Loaded], T], *, task: Task | None = None, counted: bool = True, name: str = "run"
+        self, work: Callable[[Loaded], T], *, task: Task | Stop | None = None, counted: bool = True, name: str = "run"
     ) -> T:
         """Does the work on the engine: in its turn, traced, counted, and once more where a reload came between.
 

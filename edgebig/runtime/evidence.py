@@ -23,7 +23,7 @@ _UNMEASURED_DB = 20.0
 def least_sqnr(part: Part, output: str) -> float:
     """The signal to noise ratio in decibels that an output must reach, from what it had at the compile."""
     evidence = part.similarity.get(output)
-    if evidence is None:
+    if evidence is None or "sqnr_db" not in evidence:
         return _UNMEASURED_DB
     return min(evidence["sqnr_db"] - _MORE_NOISE_DB, _ENOUGH_DB)
 

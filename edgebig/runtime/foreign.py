@@ -30,9 +30,16 @@ def as_array(spec: TensorSpec, value: Any, backend: str, device_arrays: bool) ->
     """A NumPy array of the same memory, where that is main memory; else the value itself, for a backend on a GPU.
 
     Raises:
-        InputError: it lies on a device and the backend takes no such arrays, or NumPy cannot take it.
+        InputError: it lies on a device and the backend takes no such arrays, it does not say where, or NumPy cannot
+            take it.
     """
-    device = _device(value)
+    try:
+        device = _device(value)
+    except Exception as error:  # each library raises its own, torch for one on its device "meta"
+        raise InputError(
+            f"input {spec.name!r}: the {type(value).__name__} does not say where it lies: {_brief(error)}: "
+            f"pass a {spec.dtype} array in main memory"
+        ) from error
     if device is not None:
         if device_arrays:
             return value
@@ -43,9 +50,8 @@ def as_array(spec: TensorSpec, value: Any, backend: str, device_arrays: bool) ->
     try:
         return np.from_dlpack(value)
     except Exception as error:  # each library raises its own
-        brief = " ".join(str(error).split())[:200]
         raise InputError(
-            f"input {spec.name!r}: NumPy does not take the {type(value).__name__}: {brief}: "
+            f"input {spec.name!r}: NumPy does not take the {type(value).__name__}: {_brief(error)}: "
             f"pass a contiguous {spec.dtype} array in main memory that needs no gradient"
         ) from error
 
@@ -68,6 +74,10 @@ def shape_on_device(spec: TensorSpec, value: Any) -> tuple[int, ...]:
     if found != spec.dtype:
         raise InputError(f"input {spec.name!r} must be {spec.dtype}, found {found} on a device: convert it there")
     return tuple(int(size) for size in shape)
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def _device(value: Any) -> str | None:

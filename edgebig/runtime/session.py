@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from time import perf_counter_ns
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 from weakref import finalize
 
 from edgebig.errors import BackendError, UsageError
 from edgebig.runtime.backend import Array, KeepsOnDevice, Measures
+from edgebig.runtime.checks import no_dtype
 from edgebig.runtime.core import Core, Loaded, Reopen, Source, Trace
 from edgebig.runtime.shapes import Given, input_shapes
 from edgebig.runtime.stats import Stats
@@ -180,7 +181,7 @@ class Session:
                 CPU takes them.
 
         Raises:
-            InputError: a shape does not fit, or there is no such output.
+            InputError: a shape or a buffer does not fit, or there is no such output.
             UsageError: an axis has no size, there is no such input or axis, or the engine takes no ``buffers``.
             BackendError: the engine takes no such shapes, or the session is closed.
         """
@@ -188,7 +189,7 @@ class Session:
 
         loaded = self._core.usable()
         sizes = input_shapes(loaded.inputs, shapes, loaded.usual)
-        return Binding(self._core, sizes, loaded.asked(outputs), buffers or {}, self)
+        return Binding(self._core, sizes, loaded.asked(outputs), {} if buffers is None else buffers, self)
 
     def stream(
         self,
@@ -222,9 +223,15 @@ class Session:
             StreamError: an item failed; ``__cause__`` is the exception.
             UsageError: ``depth`` or ``in_flight`` is below 1.
         """
+        from edgebig.runtime.asynchronous import Stop
         from edgebig.runtime.stream import stream
 
-        return stream(iterable, self.run, depth, before, after, in_flight)
+        stop = Stop()
+
+        def run(inputs: Mapping[str, Any]) -> dict[str, Array]:
+            return self._core.compute(inputs, None, stop)
+
+        return stream(iterable, run, depth, before, after, in_flight, stop.end)
 
     def warm_up(self, shapes: Given | None = None, runs: int = 3) -> None:
         """Runs the model on zeros, so that the first real call finds memory allocated and kernels chosen.
@@ -238,11 +245,14 @@ class Session:
         """
         import numpy as np
 
-        if runs < 1:
-            raise UsageError(f"runs must be 1 or more, found {runs}")
+        if not isinstance(runs, SupportsIndex) or runs < 1:
+            raise UsageError(f"runs must be 1 or more, found {runs!r:.40}")
         specs, usual = self._shown.inputs, self._shown.usual
-        dtypes = {spec.name: spec.dtype for spec in specs if spec.is_numpy}
-        feeds = {n: np.zeros(s, dtypes[n]) for n, s in input_shapes(specs, shapes, usual).items() if n in dtypes}
+        odd = [spec for spec in specs if not spec.is_numpy]
+        if odd:
+            raise no_dtype(odd[0])
+        dtypes = {spec.name: spec.dtype for spec in specs}
+        feeds = {name: np.zeros(shape, dtypes[name]) for name, shape in input_shapes(specs, shapes, usual).items()}
         for _ in range(runs):
             self._core.call(lambda loaded: loaded.run(loaded.names, loaded.check(feeds)), counted=False, name="warm_up")
 
@@ -302,6 +312,9 @@ class Session:
             raise
         if old is not None:
             old.close()
+
+    def __reduce__(self) -> str:
+        raise UsageError("a session cannot be copied or pickled: load the bundle in the process that is to run it")
 
     def __enter__(self) -> Session:
         return self

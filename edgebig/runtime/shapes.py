@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
+from math import prod
+from operator import index
+from typing import Any
 
 from edgebig.errors import InputError, UsageError
 from edgebig.spec import TensorSpec
@@ -10,6 +14,9 @@ from edgebig.spec import TensorSpec
 Shape = tuple[int, ...]
 Given = Mapping[str, int | Sequence[int]]
 """A shape for an input's name, or a size for the name of an axis: ``{"x": (1, 3), "batch": 1}``."""
+
+_MOST_ELEMENTS = sys.maxsize // 16
+"""Of the widest type; NumPy makes no array of more bytes than ``sys.maxsize``."""
 
 
 def input_shapes(specs: Sequence[TensorSpec], given: Given | None, usual: Mapping[str, Shape]) -> dict[str, Shape]:
@@ -22,20 +29,18 @@ def input_shapes(specs: Sequence[TensorSpec], given: Given | None, usual: Mappin
 
     Raises:
         InputError: a shape does not fit its input, or axes of one name differ.
-        UsageError: the size of an axis is nowhere, or a name in ``given`` is neither an input nor an axis.
+        UsageError: the size of an axis is nowhere, a name in ``given`` is neither an input nor an axis, or its size is
+            no whole number.
     """
-    asked = given or {}
+    asked = _whole_numbers({} if given is None else given)
     axes = {dim for spec in specs for dim in spec.shape if isinstance(dim, str)}
     inputs = {spec.name for spec in specs}
     for name in asked:
         if name not in inputs and name not in axes:
             known = ", ".join([*sorted(inputs), *sorted(axes)])
             raise UsageError(f"shapes names {name!r}, which is neither an input nor an axis: it may name {known}")
-    shapes = {spec.name: _whole(spec, asked[spec.name]) for spec in specs if _is_shape(asked, spec.name)}
-    sizes: dict[str, int] = {}
-    for name, size in asked.items():
-        if isinstance(size, int) and name in axes:
-            sizes[name] = _positive(name, size)
+    sizes = {name: _positive(name, size) for name, size in asked.items() if isinstance(size, int) and name in axes}
+    shapes = {spec.name: _whole(spec, asked[spec.name]) for spec in specs if spec.name in asked.keys() - sizes.keys()}
     for spec in specs:
         if spec.name in shapes:
             _note_sizes(spec, shapes[spec.name], sizes)
@@ -43,6 +48,8 @@ def input_shapes(specs: Sequence[TensorSpec], given: Given | None, usual: Mappin
         if spec.name not in shapes:
             shapes[spec.name] = _filled(spec, sizes, usual.get(spec.name))
             _note_sizes(spec, shapes[spec.name], sizes)
+    for spec in specs:
+        _refuse_too_large(spec, shapes[spec.name])
     return {spec.name: shapes[spec.name] for spec in specs}
 
 
@@ -59,18 +66,37 @@ def output_shape(spec: TensorSpec, inputs: Sequence[TensorSpec], shapes: Mapping
     return known if len(known) == len(found) else None
 
 
-def _is_shape(asked: Given, name: str) -> bool:
-    return name in asked and not isinstance(asked[name], int)
+def _whole_numbers(given: Any) -> dict[str, int | Shape]:
+    """What was given, as Python's whole numbers: NumPy's are taken too, floats and strings are not."""
+    if not isinstance(given, Mapping):
+        raise UsageError(f"shapes must be a dict of shapes by input, or sizes by axis, found {type(given).__name__}")
+    return {str(name): _one_or_several(name, size) for name, size in given.items()}
 
 
-def _whole(spec: TensorSpec, given: int | Sequence[int]) -> Shape:
-    shape = tuple(int(size) for size in given) if not isinstance(given, int) else (given,)
+def _one_or_several(name: object, given: Any) -> int | Shape:
+    try:
+        return int(index(given))
+    except TypeError:
+        pass
+    try:
+        return tuple(int(index(size)) for size in given)
+    except TypeError:
+        raise UsageError(f"shapes[{name!r}] must be one whole number or several, found {given!r:.60}") from None
+
+
+def _whole(spec: TensorSpec, given: int | Shape) -> Shape:
+    shape = (given,) if isinstance(given, int) else given
     fits = len(shape) == len(spec.shape) and all(
         size == dim if isinstance(dim, int) else size >= 0 for size, dim in zip(shape, spec.shape, strict=True)
     )
     if not fits:
         raise InputError(f"the shape {_text(shape)} does not fit the input {spec}")
     return shape
+
+
+def _refuse_too_large(spec: TensorSpec, shape: Shape) -> None:
+    if prod(max(size, 1) for size in shape) > _MOST_ELEMENTS:
+        raise InputError(f"the shape {_text(shape)} of the input {spec} is larger than any memory")
 
 
 def _positive(name: str, size: int) -> int:

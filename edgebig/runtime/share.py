@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from itertools import count
 from threading import Condition, get_ident
 from time import monotonic
-from typing import Any
+from typing import Any, SupportsFloat, SupportsIndex
 from weakref import WeakSet
 
 from edgebig.bundle import Bundle
@@ -28,10 +28,10 @@ class SharedDevice:
 
     def __init__(self, memory: int | None = None, slots: int = 1) -> None:
         """As :func:`share`."""
-        if slots < 1:
-            raise UsageError(f"slots must be 1 or more, found {slots}")
-        if memory is not None and memory < 1:
-            raise UsageError(f"memory must be 1 byte or more, found {memory}")
+        if not isinstance(slots, SupportsIndex) or slots < 1:
+            raise UsageError(f"slots must be 1 or more, found {slots!r:.40}")
+        if memory is not None and (not isinstance(memory, SupportsFloat) or memory < 1):
+            raise UsageError(f"memory must be 1 byte or more, found {memory!r:.40}")
         self.memory = memory
         self._slots = slots
         self._number = count()
@@ -163,6 +163,13 @@ class Place:
     """One session's place on a shared device."""
 
     def __init__(self, device: SharedDevice, priority: int) -> None:
+        """A place of that priority.
+
+        Raises:
+            UsageError: ``priority`` is no number.
+        """
+        if not isinstance(priority, SupportsFloat):
+            raise UsageError(f"priority must be a number, found {priority!r:.40}")
         self.device, self.priority = device, priority
 
     def turn(self, deadline: float | None) -> Any:
@@ -215,7 +222,7 @@ def free_memory(candidate: Candidate, cuda: Any = None) -> int | None:
 
 
 def _mb(size: int) -> str:
-    return f"{size / 1e6:.1f} MB"
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 or not size else f"{size / 1e3:.1f} kB"
 
 
 _DEVICES: WeakSet[SharedDevice] = WeakSet()

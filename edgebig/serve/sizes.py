@@ -90,7 +90,10 @@ def _run_on_zeros(session: Session, shapes: Mapping[str, Shape]) -> dict[str, Sh
     missing = [spec for spec in session.inputs if spec.dtype not in DTYPES]
     if missing:
         return BackendError(f"{missing[0]} cannot be made")
-    feeds: dict[str, np.ndarray[Any, Any]] = {name: np.zeros(size, dtype=dtypes[name]) for name, size in shapes.items()}
+    try:
+        feeds: dict[str, np.ndarray[Any, Any]] = {n: np.zeros(size, dtype=dtypes[n]) for n, size in shapes.items()}
+    except (MemoryError, ValueError):  # beyond this machine, beyond NumPy; the layout says how large it would be
+        return BackendError("zeros of that shape do not fit into memory")
     try:
         return {name: array.shape for name, array in session.run(feeds).items()}
     except EdgebigError as error:

@@ -103,7 +103,7 @@ def triton_models(
         UsageError: the name may not be used, or the bundle has no engine of TensorRT.
         BundleError: a tensor's dtype is none of Triton's, or it is a scalar; or the golden inputs are damaged.
     """
-    if name is not None and not _NAME.match(name):
+    if name is not None and not _NAME.fullmatch(name):
         raise UsageError(f"a model's name holds letters, digits, '_', '.' and '-', found {name!r}")
     asked = Asked(backend, max_batch, instances, labels)
     base = name or re.sub(r"[^A-Za-z0-9_.-]+", "_", bundle.manifest.name).lstrip("._-") or "model"

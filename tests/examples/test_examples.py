@@ -30,7 +30,14 @@ def test_errors_are_one_line(tiny_classifier: Path, tmp_path: Path) -> None:
     printed = run("classify.py", tiny_classifier, tmp_path / "none.png", fails=True)
     assert re.fullmatch(r"error: cannot read the picture .*none\.png: No such file or directory\n", printed)
     printed = run("classify.py", tmp_path / "none.bundle", tmp_path / "none.png", fails=True)
-    assert re.fullmatch(r"error: .*none\.bundle is not a bundle .*\n", printed)
+    for script in ("classify.py", "lanes.py", "camera.py"):
+        options = ["--source", tmp_path / "none.mp4"] if script == "camera.py" else [tmp_path / "none.png"]
+        options += ["-o", tmp_path / "drawn.png"] if script == "lanes.py" else []
+        printed = run(script, tmp_path / "none.bundle", *options, fails=True)
+        assert re.fullmatch(r"error: .*none\.bundle is not a bundle .*\n", printed), script
+    Image.new("RGB", (30, 20)).save(tmp_path / "night.png")
+    printed = run("lanes.py", tiny_classifier, tmp_path / "night.png", "-o", tmp_path / "drawn.png", fails=True)
+    assert re.fullmatch(r"error: .* has no output 'da': give it the bundle of TwinLiteNet\n", printed)
 
 
 def test_control_loop_keeps_its_rate_without_drift(tiny_classifier: Path) -> None:

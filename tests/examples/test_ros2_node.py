@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from example_models import run
 
 import edgebig
-from edgebig.bundle import PREPROCESS, Bundle
+from edgebig.bundle import PREPROCESS, Bundle, hash_file
 from edgebig.errors import InputError
 from edgebig.preprocess import Preprocess
 
@@ -237,5 +241,49 @@ def test_the_node_publishes_masks_diagnostics_and_reloads(ros: Any, tiny_maps: P
     assert ros.set_parameters([SimpleNamespace(name="bundle", value=str(tiny_maps))]).successful
     refused = ros.set_parameters([SimpleNamespace(name="bundle", value=str(tmp_path / "none"))])
     assert not refused.successful and "is not a bundle" in refused.reason
-    refused = ros.set_parameters([SimpleNamespace(name="threads", value=2)])
+    other = SimpleNamespace(name="bundle", value=str(tmp_path / "none"))
+    refused = ros.set_parameters([other, SimpleNamespace(name="threads", value=2)])
     assert refused.reason == "threads is read at the start only"
+    assert ros.set_parameters([SimpleNamespace(name="use_sim_time", value=True)]).successful
+
+
+def test_a_new_bundle_brings_its_own_preparation(tiny_maps: Path, how: Preprocess, tmp_path: Path) -> None:
+    """The same model with another mean: what was bright is not any more."""
+    from ros2_node import Perception, mask
+
+    other = tmp_path / "other.bundle"
+    shutil.copytree(tiny_maps, other)
+    changed = {**asdict(how), "mean": [3.0]}
+    text = json.dumps(changed)
+    (other / PREPROCESS).write_text(text)
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest["files"][PREPROCESS] = asdict(hash_file(other / PREPROCESS))
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    masks: list[int] = []
+    white = np.full((16, 16, 3), 255, np.uint8)
+    with edgebig.load(tiny_maps) as session:
+        node = Perception(session, how, lambda _, outputs: masks.append(int(mask(outputs["scores"]).max())))
+        for path in (tiny_maps, other, tiny_maps):
+            node.reload(str(path))
+            answered = node.counts.answered
+            node.take(image(white, "rgb8"))
+            until(lambda: node.counts.answered > answered)  # noqa: B023
+        node.close()
+    assert masks == [1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [("scores", "scores"), ("875", "output_875"), ("onnx::Add_12", "onnx_Add_12"), ("head/box.0", "head_box_0")],
+)
+def test_any_output_has_a_topic(output: str, expected: str) -> None:
+    from ros2_node import topic
+
+    assert topic(output) == expected
+
+
+@pytest.mark.skipif(find_spec("rclpy") is not None, reason="ROS 2 is here")
+def test_without_ros_it_is_one_line() -> None:
+    assert run("ros2_node.py", fails=True) == (
+        "error: No module named 'rclpy': run it where ROS 2 is set up (source /opt/ros/DISTRIBUTION/setup.bash)\n"
+    )

@@ -86,6 +86,13 @@ def test_a_part_is_named_where_there_are_several(tmp_path: Path) -> None:
     assert check(tmp_path / "b").returncode == 1
     assert "name one of its parts: encoder, decoder" in check(tmp_path / "b", "model").stderr
     assert check(tmp_path / "b", "decoder").stdout == "graphs/decoder.onnx\t-\tall\n"
+    program = [sys.executable, str(FOLDER / "run.py")]
+    for options, said in (
+        ([str(tmp_path / "b"), "graphs/decoder.onnx", "-", "all"], "the part keeps no golden inputs\n"),
+        ([str(tmp_path / "b")], "usage: run.py BUNDLE GRAPH GOLDEN LEVEL\n"),
+    ):
+        done = subprocess.run([*program, *options], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 1 and done.stderr.endswith(said) and done.stderr.count("\n") == 1
 
 
 def edit(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:

@@ -83,7 +83,27 @@ def test_what_does_not_fit_is_said_at_the_call(held: Held) -> None:
         session.run(x(0), timeout=-1)
     with pytest.raises(UsageError, match="in_flight must be 1 or more, found 0"):
         load("nowhere", in_flight=0)
+    with pytest.raises(UsageError, match="timeout must be 0 seconds or more, found 'soon'"):
+        session.run_async(x(0), timeout="soon")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="threads must be a whole number, found 1.5"):
+        load("nowhere", threads=1.5)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="in_flight must be 1 or more and 2147483647 at most, found 2147483648"):
+        load("nowhere", in_flight=1 << 31)
     assert session.stats().errors == 2
+
+
+@pytest.mark.parametrize("endless", [float("inf"), 1e300, 10**400, threading.TIMEOUT_MAX])
+def test_a_time_without_end_disturbs_no_other_deadline(held: Held, endless: float) -> None:
+    session = session_of(held, in_flight=1)
+    waiting = session.run_async(x(1), timeout=endless)
+    late = session.run_async(x(2), timeout=0.05)
+    with pytest.raises(DeadlineError):
+        late.result(10)
+    held.go.set()
+    assert waiting.result(10)["y"].tolist() == [1]
+    assert session.run(x(3), timeout=endless)["y"].tolist() == [3]
+    assert session.run(x(4), timeout=np.float32(20))["y"].tolist() == [4]  # type: ignore[arg-type]
+    session.close()
 
 
 def test_a_late_result_is_dropped_and_counted(held: Held) -> None:
@@ -171,6 +191,31 @@ def test_closing_cancels_what_waits_and_waits_for_what_runs(held: Held) -> None:
     held.go.set()
     closer.join(10)
     assert held.closed and running.result(0)["y"].tolist() == [1]
+
+
+def test_a_run_that_waits_when_the_session_closes_says_so(held: Held) -> None:
+    session = session_of(held, in_flight=1)
+    session.run_async(x(1))
+    assert held.begun.acquire(timeout=10)
+    said: list[BaseException] = []
+
+    def wait_for_it() -> None:
+        try:
+            session.run(x(2), timeout=60)
+        except BaseException as error:
+            said.append(error)
+
+    waiter = threading.Thread(target=wait_for_it)
+    waiter.start()
+    until(lambda: session.stats().queue_depth == 1)
+    closer = threading.Thread(target=session.close)
+    closer.start()
+    waiter.join(10)
+    held.go.set()
+    closer.join(10)
+    assert [(type(error), str(error)) for error in said] == [
+        (BackendError, "the session is closed: load the bundle again")
+    ]
 
 
 class Failing:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -276,3 +278,51 @@ def test_buffers_of_the_caller_are_used(tmp_path: Path) -> None:
         other = session.bind({"x": (1, 3)}, buffers={"y": y})
         assert other.run()["y"].tolist() == [[1, 1, 1]]
         assert y.tolist() == [[5, 5, 5]] * 2
+
+
+def _odd() -> np.ndarray[Any, Any]:
+    return np.zeros(25, np.uint8)[1:].view(np.float32).reshape(2, 3)
+
+
+def _read_only() -> np.ndarray[Any, Any]:
+    array = np.zeros((2, 3), np.float32)
+    array.flags.writeable = False
+    return array
+
+
+@pytest.mark.parametrize(
+    ("buffers", "kind", "message"),
+    [
+        ({"z": np.zeros((2, 3), np.float32)}, UsageError, "names 'z', which is neither an input nor an output"),
+        ([np.zeros((2, 3), np.float32)], UsageError, "buffers must be a dict of arrays by input or output, found list"),
+        ({"x": [[0.0] * 3] * 2}, InputError, "x: float32 batchx3 must be a NumPy array, found list"),
+        ({"x": np.zeros((2, 3))}, InputError, "x: .* must be of that type, found float64"),
+        ({"x": np.zeros((2, 3), ">f4")}, InputError, "x: .* must be of that type, found >f4"),
+        ({"y": np.zeros((2, 3))}, InputError, "y: .* must be of that type, found float64"),
+        ({"x": np.zeros((4, 3), np.float32)}, InputError, r"x: .* must be of the shape \(2, 3\), found \(4, 3\)"),
+        ({"x": np.zeros((3, 2), np.float32).T}, InputError, "x: .* must be contiguous, in C order"),
+        ({"y": np.zeros((2, 6), np.float32)[:, ::2]}, InputError, "y: .* must be contiguous, in C order"),
+        ({"x": _odd()}, InputError, "x: .* must be contiguous, in C order and aligned"),
+        ({"y": _read_only()}, InputError, "y: .* must be writeable, found a read-only one"),
+    ],
+)
+def test_a_buffer_that_the_engine_would_copy_or_misread_is_refused(
+    tmp_path: Path, buffers: Any, kind: type[Exception], message: str
+) -> None:
+    tiny.write_bundle(tmp_path / "b", {"model": tiny.add_one()})
+    with load(tmp_path / "b", threads=1) as session, pytest.raises(kind, match=message):
+        session.bind({"batch": 2}, buffers=buffers)
+
+
+def test_an_input_may_be_read_only(tmp_path: Path) -> None:
+    tiny.write_bundle(tmp_path / "b", {"model": tiny.add_one()})
+    with load(tmp_path / "b", threads=1) as session:
+        assert session.bind({"batch": 2}, buffers={"x": _read_only()}).run()["y"].tolist() == [[1, 1, 1]] * 2
+
+
+def test_sessions_and_bindings_are_not_copied(tmp_path: Path) -> None:
+    with opened(tmp_path, runnets.static()) as session:
+        for made, advice in ((session, "load the bundle in the process"), (session.bind(), "make another one with")):
+            for way in (pickle.dumps, copy.copy, copy.deepcopy):
+                with pytest.raises(UsageError, match=f"cannot be copied or pickled: {advice}"):
+                    way(made)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
-from hypothesis import given
+import runnets
+import tiny
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgebig.errors import InputError
+from edgebig.runtime import load
 from edgebig.runtime.checks import InputCheck
 from edgebig.spec import TensorSpec
 
@@ -127,6 +132,7 @@ def test_types_that_numpy_lacks_are_refused(dtype: str) -> None:
 DIMS = st.one_of(st.integers(1, 3), st.sampled_from(["a", "b"]), st.none())
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # of a busy machine
 @given(
     specs=st.lists(st.lists(DIMS, max_size=3), min_size=1, max_size=3),
     shapes=st.lists(st.lists(st.integers(1, 3), max_size=3), min_size=3, max_size=3),
@@ -180,3 +186,19 @@ def test_no_end_of_shapes_is_remembered() -> None:
         array = {"x": np.zeros(size, np.float32)}
         assert check(array) is array and check(array) is array
     assert len(check._passed) == 64
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (onnx.TensorProto.BFLOAT16, "input 'x' is bfloat16, which NumPy lacks: compile the model with float32 or"),
+        (onnx.TensorProto.STRING, "input 'x' is text, sessions take numbers: leave the steps that read text out"),
+    ],
+)
+def test_every_call_says_of_a_type_that_it_is_not_taken(tmp_path: Path, kind: int, message: str) -> None:
+    node = onnx.helper.make_node("Identity", ["x"], ["y"])
+    tiny.write_bundle(tmp_path / "b", {"model": runnets.model([node], [("x", kind, [2])], [("y", kind, [2])])})
+    with load(tmp_path / "b", threads=1) as session:
+        for call in (lambda: session.run({"x": np.zeros(2)}), session.bind, session.warm_up):
+            with pytest.raises(InputError, match=message):
+                call()

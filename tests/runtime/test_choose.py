@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from fake_tensorrt import FakeTensorRt
 from onnx import TensorProto, helper, numpy_helper
 from ort_on_cpu import OrtOnCpu
 
-from edgebig.bundle import Bundle
+from edgebig.bundle import Bundle, Engine
 from edgebig.errors import BackendError, BundleError, MissingExtra, UsageError
 from edgebig.runtime import available_backends, load
 
@@ -216,7 +217,7 @@ def test_a_preferred_backend_goes_first_and_another_serves_with_a_warning(tmp_pa
     ]
     assert caught[0].filename == __file__
     with pytest.warns(
-        RuntimeWarning, match="not on cuda as preferred: the bundle holds nothing for it; 'edgebig doctor'"
+        RuntimeWarning, match="not on cuda as preferred: there is no backend of that name; there are tensorrt, .*-cpu$"
     ):
         load(tmp_path / "b", prefer="cuda").close()
     with warnings.catch_warnings():
@@ -228,6 +229,36 @@ def test_a_preferred_backend_goes_first_and_another_serves_with_a_warning(tmp_pa
     assert f"tensorrt-rtx with engines/model.0.engine: not taken: {missing}" in session.why[2:]
     with pytest.raises(UsageError, match="prefer='a' and require='b' contradict each other: give one of them"):
         load(tmp_path / "b", prefer="a", require="b")
+
+
+@pytest.mark.usefixtures("without_cuda")
+def test_the_advice_mends_what_is_missing(tmp_path: Path) -> None:
+    """A bundle for a CPU gets no engine by being finished."""
+    tiny.write_bundle(tmp_path / "cpu", {"model": tiny.add_one()})
+    tiny.write_bundle(tmp_path / "l4", {"model": tiny.add_one()}, target=tiny.L4_TARGET)
+    for name, prefer, advice in (
+        ("cpu", "tensorrt", "holds nothing for it; it is for a CPU: compile the model with the '--target' of a GPU"),
+        ("l4", "tensorrt", f"holds nothing for it; 'edgebig finish {tmp_path / 'l4'}' on the device builds its engine"),
+        ("l4", "onnxruntime-cuda", "has no CUDA provider: .*; 'edgebig doctor' says what is missing"),
+    ):
+        with pytest.warns(RuntimeWarning, match=advice):
+            load(tmp_path / name, threads=1, prefer=prefer).close()
+
+
+def test_a_graph_that_is_the_engine_is_one_candidate(tmp_path: Path) -> None:
+    """As in bundles for CPUs: ``why`` would else say of one file that it is taken and that it is not."""
+    bundle = tiny.write_bundle(tmp_path / "b", {"model": tiny.add_one()})
+    part = bundle.part()
+    for hardware, expected in (
+        (tiny.this_machine(), ["taken: optimized for "]),
+        ("other", ["not taken: it is for other", "taken: the portable graph"]),
+    ):
+        engine = Engine(part.graph, "onnxruntime", onnxruntime.__version__, (hardware,))
+        parts = {"model": replace(part, engines=(engine,))}
+        session = load(Bundle(bundle.path, replace(bundle.manifest, parts=parts)), threads=1)
+        assert len(session.why) == len(expected)
+        for line, said in zip(session.why, expected, strict=True):
+            assert line.startswith(f"onnxruntime-cpu with {part.graph}: {said}")
 
 
 @pytest.mark.usefixtures("without_cuda")

@@ -138,6 +138,12 @@ def test_values_that_are_not_finite_are_refused_where_asked(tmp_path: Path) -> N
             "input 'x' holds 2 values that are not finite, the first at [1, 1]: mend what makes it, "
             "or load without check_finite"
         )
+        binding = session.bind({"batch": 2})
+        assert binding.run()["y"].tolist() == [[1, 1, 1]] * 2
+        binding.inputs["x"][...] = bad["x"]
+        with pytest.raises(InputError, match="input 'x' holds 2 values that are not finite"):
+            binding.run()
+        assert (session.stats().calls, session.stats().errors) == (3, 3)
 
 
 def test_statistics_of_many_threads_are_exact(tmp_path: Path) -> None:

@@ -80,6 +80,22 @@ def test_a_backend_on_the_gpu_gets_them_as_they_are() -> None:
         check({"x": OnGpu((5, 3), "float32"), "z": half})
 
 
+class Lost(OnGpu):
+    """As a tensor of torch on its device ``meta``: it does not say where it lies."""
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        raise ValueError("Unknown device type meta for Dlpack")
+
+
+def test_one_that_does_not_say_where_it_lies_is_refused() -> None:
+    message = (
+        "input 'x': the Lost does not say where it lies: Unknown device type meta for Dlpack: pass a float32 array"
+    )
+    for device_arrays in (False, True):
+        with pytest.raises(InputError, match=message):
+            InputCheck([SPEC], device_arrays=device_arrays)({"x": Lost((2, 3), "float32")})
+
+
 def test_names_are_still_looked_at() -> None:
     with pytest.raises(InputError, match="of the inputs given: x missing; w unknown"):
         InputCheck([SPEC])({"w": OnGpu((2, 3), "float32")})

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
 
-from edgebig.bundle import Bundle
+from edgebig.bundle import Bundle, hash_file
 from edgebig.errors import BundleError
 from edgebig.runtime import golden
 
@@ -39,3 +40,27 @@ def test_damage_pickles_and_odd_names_are_refused(tmp_path: Path) -> None:
     odd = tiny.write_bundle(tmp_path / "odd", model, golden={"in.x": np.zeros(1)})
     with pytest.raises(BundleError, match=r"the array 'in\.x' is not named in\.NAME\.I or out\.NAME\.I"):
         golden(odd)
+    text = tiny.write_bundle(tmp_path / "text", model, golden={"out.y.0": np.array(["a"])})
+    with pytest.raises(BundleError, match=r"the array 'out\.y\.0' holds text"):
+        golden(text)
+
+
+def test_a_damaged_archive_is_a_bundle_error_or_harmless(tmp_path: Path) -> None:
+    """Of which the manifest has the hash: whoever wrote the bundle has written it so."""
+    rng = np.random.default_rng(0)
+    arrays = {"in.x.0": np.ones((1, 3), np.float32), "out.y.0": np.zeros((1, 3), np.float32)}
+    np.savez_compressed(tmp_path / "whole.npz", **arrays)
+    whole = np.frombuffer((tmp_path / "whole.npz").read_bytes(), np.uint8)
+    bundle = tiny.write_bundle(tmp_path / "b", {"model": tiny.add_one()}, golden=arrays)
+    refused = 0
+    for _ in range(600):
+        damaged = whole.copy()
+        damaged[rng.integers(0, len(whole), 2)] = rng.integers(0, 256, 2)
+        (bundle.path / "evidence/model.npz").write_bytes(damaged.tobytes())
+        files = {**bundle.manifest.files, "evidence/model.npz": hash_file(bundle.path / "evidence/model.npz")}
+        try:
+            golden(Bundle(bundle.path, replace(bundle.manifest, files=files)))
+        except BundleError as error:
+            assert "holds no golden arrays" in str(error)
+            refused += 1
+    assert refused > 300

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import runnets
 import tiny
 from onnx import numpy_helper
 
-from edgebig.errors import AccuracyError, BundleError, InputError, UsageError
+from edgebig.bundle import Part
+from edgebig.errors import AccuracyError, BackendError, BundleError, InputError, UsageError
 from edgebig.runtime import Session, load
 from edgebig.runtime.core import Loaded
+from edgebig.runtime.evidence import least_sqnr
 
 X = {"x": np.zeros((1, 3), np.float32)}
 
@@ -69,6 +72,13 @@ def test_one_that_fails_its_golden_inputs_is_not_taken(tmp_path: Path) -> None:
         assert session.run(X)["y"].tolist() == [[1, 1, 1]] and session.stats().errors == 0
 
 
+def test_evidence_without_the_ratio_is_no_evidence(tmp_path: Path) -> None:
+    """The schema lets measures be left out: an output is then held to what is asked of one that was not measured."""
+    part = replace(Part((), (), "g", 17), similarity={"y": {"cosine": 1.0}, "z": {"sqnr_db": 26.0}})
+    assert [least_sqnr(part, name) for name in ("y", "z", "absent")] == [20.0, 20.0, 20.0]
+    assert least_sqnr(replace(part, similarity={"y": {"sqnr_db": 30.0}}), "y") == 24.0
+
+
 def test_other_inputs_are_refused_unless_allowed(tmp_path: Path) -> None:
     other = tiny.write_bundle(tmp_path / "other", {"model": runnets.static()}).path
     with load(write(tmp_path / "old", 1), threads=1) as session:
@@ -83,6 +93,42 @@ def test_other_inputs_are_refused_unless_allowed(tmp_path: Path) -> None:
         assert session.run({"x": np.ones((2, 3), np.float32)})["y"].tolist() == [[2, 2, 2]] * 2
         with pytest.raises(InputError, match="axis 0 of input 'x' must be 2"):
             session.run(X)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "message"),
+    [
+        (onnx.TensorProto.DOUBLE, ["batch", 3], "input 'x' must be float64 batchx3, found float32 1x3: .*"),
+        (onnx.TensorProto.FLOAT, [7, 3], r"axis 0 of input 'x' must be 7 \(float32 7x3\), found 1 \(1x3\)"),
+    ],
+)
+def test_a_binding_that_fits_no_more_says_so(tmp_path: Path, kind: int, shape: list[Any], message: str) -> None:
+    node = onnx.helper.make_node("Neg", ["x"], ["y"])
+    other = tiny.write_bundle(
+        tmp_path / "other", {"model": runnets.model([node], [("x", kind, shape)], [("y", kind, shape)])}
+    ).path
+    with load(write(tmp_path / "old", 1), threads=1) as session:
+        binding = session.bind({"batch": 1})
+        session.reload(other, allow_changes=True)
+        for _ in range(2):
+            with pytest.raises(
+                BackendError, match=f"^the session was reloaded and this binding does not fit .*{message}"
+            ):
+                binding.run()
+        session.reload(tmp_path / "old", allow_changes=True)
+        assert binding.run()["y"].tolist() == [[1, 1, 1]]
+
+
+def test_an_output_of_another_type_fits_no_buffer(tmp_path: Path) -> None:
+    node = onnx.helper.make_node("Cast", ["x"], ["y"], to=onnx.TensorProto.INT64)
+    model = runnets.model(
+        [node], [("x", onnx.TensorProto.FLOAT, ["batch", 3])], [("y", onnx.TensorProto.INT64, ["batch", 3])]
+    )
+    with load(write(tmp_path / "old", 1), threads=1) as session:
+        binding = session.bind({"batch": 1})
+        session.reload(tiny.write_bundle(tmp_path / "other", {"model": model}).path, allow_changes=True)
+        with pytest.raises(BackendError, match="output 'y' is int64, and was float32: make another one with session"):
+            binding.run()
 
 
 def test_no_call_is_lost_while_bundles_change(tmp_path: Path) -> None:

@@ -30,12 +30,12 @@ def test_a_model_that_does_not_fit_is_refused_in_plain_words(tmp_path: Path) -> 
     device = share(memory=2 * size)
     first, second = load(one, device=device), load(one, device=device)
     assert device.used == 2 * size
-    mb = f"{size / 1e6:.1f} MB"
+    each = f"{size / 1e3:.1f} kB"
     with pytest.raises(BackendError) as caught:
         load(one, device=device)
     assert str(caught.value) == (
-        f"{one.path} needs {mb} and 0.0 MB of the {2 * size / 1e6:.1f} MB that the models may take are left beside "
-        f"{one.path} {mb}, {one.path} {mb}: close a session, raise memory, or compile the model in a smaller format"
+        f"{one.path} needs {each} and 0.0 MB of the {2 * size / 1e3:.1f} kB that the models may take are left beside "
+        f"{one.path} {each}, {one.path} {each}: close a session, raise memory, or compile the model in a smaller format"
     )
     assert device.used == 2 * size
     first.close()
@@ -251,3 +251,11 @@ def test_bad_arguments_are_refused() -> None:
         share(slots=0)
     with pytest.raises(UsageError, match="memory must be 1 byte or more, found 0"):
         share(memory=0)
+    with pytest.raises(UsageError, match="slots must be 1 or more, found 1.5"):
+        share(slots=1.5)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="memory must be 1 byte or more, found '1G'"):
+        share(memory="1G")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="device must come from edgebig.runtime.share.., found str"):
+        load("nowhere", device="gpu0")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="priority must be a number, found 'high'"):
+        load("nowhere", device=share(), priority="high")  # type: ignore[arg-type]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -10,11 +13,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import runnets
 import tiny
 
 from edgebig.errors import InputError, StreamError, UsageError
 from edgebig.runtime import Session, load
 from edgebig.runtime.stream import stream
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -161,3 +167,116 @@ def test_bad_arguments_are_said_at_the_call(session: Session) -> None:
         session.stream([], depth=0)
     with pytest.raises(UsageError, match="a stream needs something to iterate over, found int"):
         session.stream(3)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="depth and in_flight must be 1 or more, found 'two' and 1"):
+        session.stream([], depth="two")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="after must be a function, found str"):
+        session.stream([], after="draw")  # type: ignore[arg-type]
+
+
+def test_a_data_set_with_items_by_number_is_a_source(session: Session) -> None:
+    class Numbered:
+        def __getitem__(self, number: int) -> dict[str, Any]:
+            if number == 3:
+                raise IndexError
+            return feed(number)
+
+    assert [outputs["y"][0, 0] for outputs in session.stream(Numbered())] == [1, 2, 3]  # type: ignore[arg-type]
+
+
+def test_a_source_that_fails_to_close_is_logged(
+    session: Session, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unhandled: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", unhandled.append)
+
+    def source() -> Iterator[Any]:
+        try:
+            while True:
+                yield feed(1)
+        finally:
+            raise OSError("the camera does not close")
+
+    items = session.stream(source())
+    next(items)
+    items.close()
+    no_threads()
+    assert "a stream's source failed to close: OSError: the camera does not close" in caplog.text
+    assert unhandled == []
+
+
+def test_leaving_early_stops_the_run(tmp_path: Path) -> None:
+    tiny.write_bundle(tmp_path / "b", {"model": runnets.slow(nodes=3000)})
+    with load(tmp_path / "b", threads=1) as session:
+        feeds = {"x": np.ones((256, 256), np.float32)}
+        items = session.stream(iter(lambda: feeds, None))
+        start = time.monotonic()
+        next(items)
+        whole = time.monotonic() - start
+        start = time.monotonic()
+        items.close()
+        assert time.monotonic() - start < whole / 2
+        no_threads()
+        assert session.stats().errors == 0, "it was not the model that failed"
+
+
+_LEAVE = """
+import atexit, sys, time
+atexit.register(lambda: print(whole, time.monotonic() - start))  # after all that edgebig has for this moment
+import numpy as np
+import edgebig
+
+session = edgebig.load(sys.argv[1], threads=1, in_flight=1)
+feeds = {"x": np.ones((256, 256), np.float32)}
+start = time.monotonic()
+session.run(feeds)
+whole = time.monotonic() - start
+if sys.argv[2] == "stream":
+    items = session.stream(iter(lambda: feeds, None))
+    next(items)
+else:
+    session.run_async(feeds)
+    while not session.stats().in_flight:
+        pass
+start = time.monotonic()
+"""
+
+
+@pytest.mark.parametrize("way", ["stream", "run_async"])
+def test_the_end_of_the_process_stops_what_runs(tmp_path: Path, way: str) -> None:
+    tiny.write_bundle(tmp_path / "b", {"model": runnets.slow(nodes=3000)})
+    program = [sys.executable, "-c", _LEAVE, str(tmp_path / "b"), way]
+    done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, ""), "a thread that ends within an engine takes the process down"
+    whole, took = map(float, done.stdout.split())
+    assert took < whole / 2
+
+
+_FORK = """
+import os, sys
+import numpy as np
+import edgebig
+
+with edgebig.load(sys.argv[1], threads=1) as session:
+    items = session.stream(iter(lambda: {"x": np.zeros((1, 3), np.float32)}, None))
+    next(items)
+    child = os.fork()
+    if child == 0:
+        try:
+            list(items)
+        except edgebig.errors.BackendError as error:
+            print(error, flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+    next(items)
+    items.close()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+def test_a_forked_child_has_no_stream(tmp_path: Path) -> None:
+    tiny.write_bundle(tmp_path / "b", {"model": tiny.add_one()})
+    program = [sys.executable, "-c", _FORK, str(tmp_path / "b")]
+    done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    said = "the stream was begun before this process was forked, and its threads stay behind: begin another one"
+    assert done.stdout.splitlines() == [said]

@@ -137,6 +137,15 @@ def test_shapes_that_do_not_fit_are_refused(session: Session) -> None:
         largest_shapes(session, PROFILES, {"x": (2, 4)})
 
 
+def test_shapes_beyond_memory_are_said_by_the_layout(session: Session) -> None:
+    for rows in (10**12, 10**20):
+        shapes = {"x": (rows, 3), "ids": (rows, 64), "boxes": (1, 4)}
+        sizes = largest_shapes(session, {}, shapes)
+        assert sizes == [(rows, 3), (rows, 64), (rows, 5), (1, 4)]
+        with pytest.raises(UsageError, match=r"the slots would take \d+ GB: give smaller --shapes, or fewer --slots"):
+            at.plan(session.inputs, session.outputs, sizes, 4)
+
+
 def test_spinning_stops_where_it_is_in_vain_and_comes_back() -> None:
     spin = Spin(20_000)
     assert spin.limit() == 20_000
