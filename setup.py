@@ -14,6 +14,7 @@ setup(
         Extension(
             "edgebig.serve._shared",
             ["edgebig/serve/_shared.c"],
+            depends=["examples/c/edgebig_shm_layout.h"],
             extra_compile_args=["-std=c99", "-D_GNU_SOURCE"],
             optional=True,
         ),

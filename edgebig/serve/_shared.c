@@ -1,7 +1,10 @@
 /* Atomic words in memory that processes share, and waiting for them to change, without Python's lock.
  *
  * Python has neither a compare-and-swap nor barriers, and aarch64 reorders what x86 does not. All operations here are
- * sequentially consistent. docs/shared-memory.md says what the words mean. */
+ * sequentially consistent. docs/shared-memory.md says what the words mean.
+ *
+ * What a server does for every request before and after the run, take() and answer(), is here too: between two frames of a
+ * camera the caches forget Python's code, and fetching it again takes longer than to run it. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -14,6 +17,8 @@
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "../../examples/c/edgebig_shm_layout.h"
 
 #define LOOKS 64 /* at the word between two looks at the clock */
 
@@ -240,6 +245,92 @@ static PyObject *words_wait_until(Words *self, PyObject *args)
     return wait_with(self, args, 1);
 }
 
+static struct edgebig_shm_request *request_at(Words *self, Py_ssize_t place)
+{
+    return at(self, place, sizeof(struct edgebig_shm_request));
+}
+
+static PyObject *words_take(Words *self, PyObject *args)
+{
+    Py_ssize_t first, stride, count, next;
+    if (!PyArg_ParseTuple(args, "nnnn", &first, &stride, &count, &next))
+        return NULL;
+    if (count < 1 || next < 0 || stride < 1 || count > self->view.len / stride) {
+        PyErr_Format(PyExc_IndexError, "no %zd slots of %zd bytes", count, stride);
+        return NULL;
+    }
+    if (request_at(self, first) == NULL || request_at(self, first + (count - 1) * stride) == NULL)
+        return NULL;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        Py_ssize_t number = (next % count + i) % count;
+        struct edgebig_shm_request *request = request_at(self, first + number * stride);
+        uint32_t found = EDGEBIG_SHM_REQUEST;
+        if (request == NULL)
+            return NULL;
+        if (__atomic_load_n(&request->state, __ATOMIC_SEQ_CST) == EDGEBIG_SHM_REQUEST &&
+            __atomic_compare_exchange_n(&request->state, &found, EDGEBIG_SHM_RUNNING, 0, __ATOMIC_SEQ_CST,
+                                        __ATOMIC_SEQ_CST))
+            return PyLong_FromSsize_t(number);
+    }
+    return PyLong_FromLong(-1);
+}
+
+/* The bin of a time: four in each doubling, from 256 ns on. */
+static unsigned int bin_of(int64_t nanoseconds)
+{
+    uint64_t scaled = (uint64_t)(nanoseconds > 256 ? nanoseconds : 256) >> 6;
+    unsigned int octave = 61 - (unsigned int)__builtin_clzll(scaled);
+    unsigned int bin = (octave << 2) + (unsigned int)((scaled >> octave) & 3);
+    return bin < EDGEBIG_SHM_BINS ? bin : EDGEBIG_SHM_BINS - 1;
+}
+
+static PyObject *shared_bin_of(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    long long nanoseconds;
+    return PyArg_ParseTuple(args, "L", &nanoseconds) ? PyLong_FromUnsignedLong(bin_of(nanoseconds)) : NULL;
+}
+
+static void count_time(uint64_t *bins, int64_t nanoseconds)
+{
+    __atomic_add_fetch(&bins[bin_of(nanoseconds)], 1, __ATOMIC_RELAXED);
+}
+
+static void count_request(struct edgebig_shm_header *header, uint32_t status, int64_t start, int64_t submitted)
+{
+    int64_t end = now_ns();
+    count_time(header->service_times, end - start);
+    count_time(header->round_trips, end - (submitted > 0 && submitted < start ? submitted : start));
+    __atomic_add_fetch(&header->calls, 1, __ATOMIC_RELAXED);
+    if (status != 0)
+        __atomic_add_fetch(status == 1 ? &header->refused : &header->failed, 1, __ATOMIC_RELAXED);
+}
+
+static PyObject *words_answer(Words *self, PyObject *args)
+{
+    Py_ssize_t place;
+    unsigned int status, length;
+    long long start, ran;
+    struct edgebig_shm_request *request;
+    uint32_t found = EDGEBIG_SHM_RUNNING;
+    if (!PyArg_ParseTuple(args, "nIILL", &place, &status, &length, &start, &ran) ||
+        (request = request_at(self, place)) == NULL || at(self, 0, sizeof(uint64_t)) == NULL)
+        return NULL;
+    if (place < (Py_ssize_t)sizeof(struct edgebig_shm_header)) {
+        PyErr_Format(PyExc_IndexError, "no slot at %zd, in the header", place);
+        return NULL;
+    }
+    count_request(self->view.buf, status, start, (int64_t)request->submitted_ns);
+    request->run_ns = (uint64_t)ran;
+    request->answered = request->sequence;
+    request->message_length = length;
+    request->status = status;
+    if (!__atomic_compare_exchange_n(&request->state, &found, EDGEBIG_SHM_DONE, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+        Py_RETURN_FALSE;
+    if (__atomic_load_n(&request->waiting, __ATOMIC_SEQ_CST))
+        (void)syscall(SYS_futex, &request->state, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+    Py_RETURN_TRUE;
+}
+
 static PyMethodDef methods[] = {
     {"release", (PyCFunction)words_release, METH_NOARGS, "Lets the memory go."},
     {"load32", (PyCFunction)words_load32, METH_VARARGS, "load32(offset): the word's value."},
@@ -252,6 +343,8 @@ static PyMethodDef methods[] = {
     {"wake", (PyCFunction)words_wake, METH_VARARGS, "wake(offset): how many were woken."},
     {"wait_while", (PyCFunction)words_wait_while, METH_VARARGS, "wait_while(offset, sleepers, value, timeout_ns, spin_ns)"},
     {"wait_until", (PyCFunction)words_wait_until, METH_VARARGS, "wait_until(offset, sleepers, value, timeout_ns, spin_ns)"},
+    {"take", (PyCFunction)words_take, METH_VARARGS, "take(first, stride, count, next): a slot with a request, or -1."},
+    {"answer", (PyCFunction)words_answer, METH_VARARGS, "answer(place, status, message_length, start_ns, ran_ns)"},
     {NULL, NULL, 0, NULL},
 };
 
@@ -265,8 +358,13 @@ static PyType_Slot slots[] = {
 
 static PyType_Spec spec = {"edgebig.serve._shared.Words", sizeof(Words), 0, Py_TPFLAGS_DEFAULT, slots};
 
+static PyMethodDef functions[] = {
+    {"bin_of", (PyCFunction)shared_bin_of, METH_VARARGS, "bin_of(nanoseconds): the bin of a histogram of times."},
+    {NULL, NULL, 0, NULL},
+};
+
 static struct PyModuleDef module = {
-    PyModuleDef_HEAD_INIT, "_shared", "Atomic words in shared memory.", -1, NULL, NULL, NULL, NULL, NULL,
+    PyModuleDef_HEAD_INIT, "_shared", "Atomic words in shared memory.", -1, functions, NULL, NULL, NULL, NULL,
 };
 
 PyMODINIT_FUNC PyInit__shared(void)

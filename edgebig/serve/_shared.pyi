@@ -43,3 +43,25 @@ class Words:
 
     def wait_until(self, offset: int, sleepers: int, value: int, timeout_ns: int, spin_ns: int, /) -> int:
         """As :meth:`wait_while`, until the word is ``value``."""
+
+    def take(self, first: int, stride: int, count: int, next: int, /) -> int:
+        """The number of a slot whose request is the server's to run now: in turn, from ``next`` on; -1 without one.
+
+        Args:
+            first, stride, count: where the slots lie.
+        """
+
+    def answer(self, place: int, status: int, message_length: int, start_ns: int, ran_ns: int, /) -> bool:
+        """Counts a request and hands its slot back to the client, which is woken up.
+
+        Args:
+            place: of the slot, whose outputs and message are written.
+            status, message_length, ran_ns: what the slot then says.
+            start_ns: of ``CLOCK_MONOTONIC``, when the server began with it.
+
+        Returns:
+            Whether there is a client: the slot of one that has gone is the server's to free.
+        """
+
+def bin_of(nanoseconds: int, /) -> int:
+    """The bin of a time in the segment's histograms: four in each doubling, from 256 ns on."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from time import monotonic_ns
 from typing import Any, cast
@@ -49,10 +50,6 @@ class Server:
         self._slots = [_Slot(self._segment, number) for number in range(layout.slot_count)]
         self._spin = Spin(spin_us * 1000)
         self._next = 0
-        memory = self._segment.memory
-        self._counts = np.frombuffer(memory, np.uint64, 4, at.CALLS)
-        self._service = np.frombuffer(memory, np.uint64, at.BUCKETS, at.SERVICE_TIMES)
-        self._trips = np.frombuffer(memory, np.uint64, at.BUCKETS, at.ROUND_TRIPS)
         self._stop = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="edgebig-serve", daemon=True)
 
@@ -63,16 +60,23 @@ class Server:
         words.store32(at.STATE, at.SERVING)
         if not self._keeper.is_alive():
             self._keeper.start()
+        idle_since = 0
         while not stop():
             bell = words.load32(at.BELL)
             slot = self._requested()
-            if slot is None:
-                spin = self._spin.limit()
-                start = monotonic_ns()
-                found = words.wait_while(at.BELL, at.SLEEPING, bell, _WAIT, spin)
-                self._spin.learn(found != bell, monotonic_ns() - start)
-            else:
+            if slot is not None:
+                if idle_since:
+                    self._spin.learn(monotonic_ns() - idle_since)
+                    idle_since = 0
                 self._serve(slot)
+                continue
+            now = monotonic_ns()
+            idle_since = idle_since or now
+            pause, look = self._spin.plan(now - idle_since)
+            if pause:
+                words.wait_while(at.BELL, at.SLEEPING, bell, min(pause, _WAIT), 0)
+            else:
+                words.wait_while(at.BELL, at.SLEEPING, bell, _WAIT, look)
 
     def close(self) -> None:
         """Takes the segment away; requests that wait are answered with ``SERVER_STOPPED``."""
@@ -83,31 +87,30 @@ class Server:
         words.store32(at.STATE, at.GONE)
         for slot in self._slots:
             if words.swap32(slot.state, at.REQUEST, at.RUNNING):
-                slot.answer(at.SERVER_STOPPED, "the server was stopped")
+                slot.answer(at.SERVER_STOPPED, "the server was stopped", monotonic_ns(), 0)
         words.wake(at.RELEASED)
         segments.remove(self._name, self._segment)
 
     def _requested(self) -> _Slot | None:
         """The next slot with a request, in turn, now in the state ``RUNNING``."""
-        words, count = self._segment.words, len(self._slots)
-        for i in range(count):
-            slot = self._slots[(self._next + i) % count]
-            if words.load32(slot.state) == at.REQUEST and words.swap32(slot.state, at.REQUEST, at.RUNNING):
-                self._next = slot.number + 1
-                return slot
-        return None
+        layout = self._segment.layout
+        number = self._segment.words.take(layout.slots_offset, layout.slot_stride, layout.slot_count, self._next)
+        if number < 0:
+            return None
+        self._next = number + 1
+        return self._slots[number]
 
     def _serve(self, slot: _Slot) -> None:
         words = self._segment.words
         start = monotonic_ns()
         words.store64(at.RUNNING_SINCE, start)
-        status, text = at.OK, ""
+        status, text, ran = at.OK, "", 0
         try:
-            run = slot.prepare(self._session)
+            call = slot.prepare(self._session)
             begun = monotonic_ns()
-            results = run()
-            slot.ran = monotonic_ns() - begun
-            refused = slot.put(results)
+            results = call.run()
+            ran = monotonic_ns() - begun
+            refused = slot.put(call, results)
             if refused:
                 status, text = at.OUTPUT_TOO_LARGE, refused
         except InputError as error:
@@ -116,14 +119,8 @@ class Server:
             status, text = at.BACKEND_FAILED, str(error)
         except Exception as error:  # one request's trouble must not end the others' server
             status, text = at.BACKEND_FAILED, f"internal error: {type(error).__name__}: {error}"
-        end = monotonic_ns()
-        self._service[at.bucket(end - start)] += np.uint64(1)
-        self._trips[at.bucket(end - min(slot.submitted(), start))] += np.uint64(1)
-        self._counts[0] += np.uint64(1)
-        if status != at.OK:
-            self._counts[1 if status == at.BAD_INPUT else 2] += np.uint64(1)
         words.store64(at.RUNNING_SINCE, 0)
-        slot.answer(status, text)
+        slot.answer(status, text, start, ran)
 
     def _keep(self) -> None:
         """Shows that the process lives, and frees the slots of clients that do not."""
@@ -133,7 +130,24 @@ class Server:
             for number in range(layout.slot_count):
                 owner = words.load64(layout.slot(number))
                 if owner not in (0, at.TAKEN_BACK) and is_dead(owner) and reclaim(self._segment, number, owner):
-                    self._counts[3] += np.uint64(1)
+                    words.store64(at.RECLAIMED, words.load64(at.RECLAIMED) + 1)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What runs for inputs of certain shapes.
+
+    Attributes:
+        feeds: the inputs, arrays over the slot.
+        run: gives the outputs by name.
+        bound: where every output has an array over the slot that the engine writes: these; otherwise nothing.
+        said: their entries.
+    """
+
+    feeds: dict[str, Array]
+    run: Run
+    bound: tuple[tuple[str, Array], ...] = ()
+    said: bytes = b""
 
 
 class _Slot:
@@ -147,20 +161,18 @@ class _Slot:
         layout = segment.layout
         self.number, self.place = number, layout.slot(number)
         self.state = self.place + at.SLOT_STATE
-        self.ran = 0
         self._words, self._memory = segment.words, segment.memory
         self._inputs, self._outputs = layout.inputs, layout.outputs
         self._message = self.place + layout.message
-        self._entries = slice(self.place + at.ENTRIES, self.place + at.ENTRIES + len(self._inputs) * at.ENTRY.size)
-        self._calls: dict[bytes, tuple[dict[str, Array], Run]] = {}
+        begin, end, last = (
+            self.place + at.ENTRIES + number * at.ENTRY.size for number in (0, len(self._inputs), len(layout.tensors))
+        )
+        self._asked, self._said = slice(begin, end), slice(end, last)
+        self._calls: dict[bytes, _Call] = {}
         self._places: dict[tuple[str, at.Shape], tuple[Array, bytes]] = {}
         self._flags = [tensor.spec.name for tensor in self._inputs if tensor.spec.dtype == "bool"]
 
-    def submitted(self) -> int:
-        """When the client says that it sent the request: for statistics only."""
-        return int(self._words.load64(self.place + at.SUBMITTED))
-
-    def prepare(self, session: Session) -> Run:
+    def prepare(self, session: Session) -> _Call:
         """Runs the session on arrays over the inputs, of the shapes that the client wrote.
 
         Where the engine can, it reads and writes in the slot itself.
@@ -168,36 +180,44 @@ class _Slot:
         Raises:
             InputError: a dtype, rank or size that does not fit.
         """
-        written = self._memory[self._entries]
-        if written not in self._calls:
+        written = self._memory[self._asked]
+        call = self._calls.get(written)
+        if call is None:
             feeds = {
                 tensor.spec.name: self._view(tensor, _shape(tensor, written[i * at.ENTRY.size :]))
                 for i, tensor in enumerate(self._inputs)
             }
             if len(self._calls) >= _REMEMBERED:
                 self._calls.clear()
-            self._calls[written] = feeds, self._bound(session, feeds) or partial(session.run, feeds)
-        feeds, run = self._calls[written]
+            call = self._calls[written] = self._bound(session, feeds) or _Call(feeds, partial(session.run, feeds))
         for name in self._flags:
-            if feeds[name].size and feeds[name].view(np.uint8).max() > 1:
+            array = call.feeds[name]
+            if array.size and array.view(np.uint8).max() > 1:
                 raise InputError(f"input {name!r} is bool: its bytes must be 0 or 1")
-        return run
+        return call
 
-    def _bound(self, session: Session, feeds: dict[str, Array]) -> Run | None:
+    def _bound(self, session: Session, feeds: dict[str, Array]) -> _Call | None:
         """Runs on inputs and, where their shapes are known, outputs in the slot; ``None`` if the engine cannot."""
         shapes = {name: array.shape for name, array in feeds.items()}
-        buffers = dict(feeds)
+        bound: dict[str, Array] = {}
         for tensor in self._outputs:
             shape = output_shape(tensor.spec, session.inputs, shapes)
             if shape is not None and math.prod(shape) * tensor.dtype.itemsize <= tensor.capacity:
-                buffers[tensor.spec.name] = self._view(tensor, shape)
+                bound[tensor.spec.name] = self._view(tensor, shape)
         try:
-            return session.bind(shapes, buffers=buffers).run
+            run = session.bind(shapes, buffers={**feeds, **bound}).run
         except UsageError:
             return None
+        if len(bound) < len(self._outputs):
+            return _Call(feeds, run)
+        said = b"".join(at.entry(tensor.spec.dtype, bound[tensor.spec.name].shape) for tensor in self._outputs)
+        return _Call(feeds, run, tuple(bound.items()), said)
 
-    def put(self, results: Mapping[str, Array]) -> str:
+    def put(self, call: _Call, results: Mapping[str, Array]) -> str:
         """Has the outputs in the slot; what is wrong with them, if something is."""
+        if call.bound and all(results[name] is array for name, array in call.bound):
+            self._memory[self._said] = call.said
+            return ""
         for tensor in self._outputs:
             array = results[tensor.spec.name]
             key = (tensor.spec.name, array.shape)
@@ -216,19 +236,20 @@ class _Slot:
             self._memory[start : start + at.ENTRY.size] = place[1]
         return ""
 
-    def answer(self, status: int, text: str) -> None:
-        """Hands the slot back to its client, or frees it where the client is gone."""
-        words, message = self._words, text.encode()[: at.MESSAGE_SIZE - 1]
-        self._memory[self._message : self._message + len(message) + 1] = message + b"\0"
-        words.store64(self.place + at.RUN_TIME, self.ran if status == at.OK else 0)
-        words.store64(self.place + at.ANSWERED, words.load64(self.place + at.SEQUENCE))
-        words.store32(self.place + at.MESSAGE_LENGTH, len(message))
-        words.store32(self.place + at.STATUS, status)
-        if not words.swap32(self.state, at.RUNNING, at.DONE):  # DROPPED: nobody waits for it
-            words.store32(self.state, at.IDLE)
-            free(words, self.place)
-        elif words.load32(self.place + at.WAITING):
-            words.wake(self.state)
+    def answer(self, status: int, text: str, start: int, ran: int) -> None:
+        """Hands the slot back to its client, or frees it where the client is gone.
+
+        Args:
+            status, text: what to say.
+            start: when the request was taken, in nanoseconds of the monotonic clock.
+            ran: nanoseconds that the model took.
+        """
+        message = text.encode()[: at.MESSAGE_SIZE - 1]
+        if message:
+            self._memory[self._message : self._message + len(message) + 1] = message + b"\0"
+        if not self._words.answer(self.place, status, len(message), start, ran if status == at.OK else 0):
+            self._words.store32(self.state, at.IDLE)  # DROPPED: nobody waits for it
+            free(self._words, self.place)
 
     def _view(self, tensor: Tensor, shape: at.Shape) -> Array:
         return np.ndarray(shape, tensor.dtype, self._memory, self.place + tensor.offset)

@@ -35,7 +35,7 @@ struct edgebig_shm {
     uint32_t inputs, outputs, slots;
     uint64_t owner;
     int64_t spin_ns;
-    int64_t typical_ns; /* of the last round trips */
+    int64_t typical_ns, deviation_ns; /* of the last round trips, and what they differ from that */
     uint64_t sequence;
     uint32_t next;
     edgebig_shm_tensor *tensors;
@@ -362,7 +362,8 @@ static uint64_t bytes_of(uint32_t dtype, uint32_t rank, const int64_t *dims)
     return bytes;
 }
 
-/* Free slots are looked for from where the last one was found, so that threads do not all try the first. */
+/* Slots are taken in turn. The caches of the server's core still hold what it has just read and written, and taking those
+ * lines back makes a copy into the same slot three times as slow as one into the next. */
 static int try_acquire(edgebig_shm *client, edgebig_shm_slot *slot)
 {
     uint32_t i, n, first = __atomic_load_n(&client->next, __ATOMIC_RELAXED);
@@ -372,7 +373,7 @@ static int try_acquire(edgebig_shm *client, edgebig_shm_slot *slot)
         if (LOAD(&request(slot)->owner) == 0 && swap64(&request(slot)->owner, 0, client->owner)) {
             STORE(&request(slot)->waiting, 0); /* an owner that died asleep had set it */
             STORE(&request(slot)->state, EDGEBIG_SHM_IDLE);
-            __atomic_store_n(&client->next, n, __ATOMIC_RELAXED);
+            __atomic_store_n(&client->next, n + 1, __ATOMIC_RELAXED);
             return 1;
         }
     }
@@ -455,15 +456,10 @@ int edgebig_shm_submit(edgebig_shm_slot *slot)
     return EDGEBIG_SHM_OK;
 }
 
-/* Looks for the answer for a short while, unless answers have lately taken longer than that: then looking would only
- * keep a core from whoever works on the answer. */
-static void spin_for(edgebig_shm *client, const uint32_t *state, int64_t end)
+static void spin_until(const uint32_t *state, int64_t end)
 {
-    int64_t limit = __atomic_load_n(&client->spin_ns, __ATOMIC_RELAXED), now = now_ns(), until = now + limit;
     int i;
-    if (__atomic_load_n(&client->typical_ns, __ATOMIC_RELAXED) > limit)
-        return;
-    for (until = until < end ? until : end; now < until; now = now_ns()) {
+    while (now_ns() < end) {
         for (i = 0; i < LOOKS; i++) {
             if (LOAD(state) == EDGEBIG_SHM_DONE)
                 return;
@@ -473,13 +469,33 @@ static void spin_for(edgebig_shm *client, const uint32_t *state, int64_t end)
     }
 }
 
+/* When to look for the answer, in nanoseconds after the request: from the start where answers come within the limit;
+ * around the usual time where that is known to half the limit; never where they are irregular, as looking in vain would
+ * only keep a core from whoever works on the answer. */
+static int64_t look_from(const edgebig_shm *client, int64_t *until)
+{
+    int64_t limit = __atomic_load_n(&client->spin_ns, __ATOMIC_RELAXED);
+    int64_t typical = __atomic_load_n(&client->typical_ns, __ATOMIC_RELAXED);
+    int64_t from = typical <= limit ? 0 : typical - limit;
+    int is_known = __atomic_load_n(&client->deviation_ns, __ATOMIC_RELAXED) <= limit / 2;
+    *until = typical <= limit ? limit : is_known ? from + 2 * limit : from;
+    return from;
+}
+
+static void learn(edgebig_shm *client, int64_t took)
+{
+    int64_t typical = __atomic_load_n(&client->typical_ns, __ATOMIC_RELAXED), error = took - typical;
+    int64_t deviation = __atomic_load_n(&client->deviation_ns, __ATOMIC_RELAXED);
+    __atomic_store_n(&client->typical_ns, typical + error / 4, __ATOMIC_RELAXED);
+    __atomic_store_n(&client->deviation_ns, deviation + ((error < 0 ? -error : error) - deviation) / 4,
+                     __ATOMIC_RELAXED);
+}
+
 static int take_answer(edgebig_shm_slot *slot)
 {
     struct edgebig_shm_request *r = request(slot);
-    int64_t typical = __atomic_load_n(&slot->client->typical_ns, __ATOMIC_RELAXED);
     uint32_t status = r->status;
-    typical += (now_ns() - (int64_t)slot->submitted_ns - typical) / 4;
-    __atomic_store_n(&slot->client->typical_ns, typical, __ATOMIC_RELAXED);
+    learn(slot->client, now_ns() - (int64_t)slot->submitted_ns);
     slot->submitted = 0;
     if (r->answered != slot->sequence || status > EDGEBIG_SHM_STOPPED)
         return EDGEBIG_SHM_LAYOUT;
@@ -488,18 +504,25 @@ static int take_answer(edgebig_shm_slot *slot)
 
 int edgebig_shm_wait(edgebig_shm_slot *slot, int timeout_ms)
 {
-    int64_t end = now_ns() + (int64_t)timeout_ms * 1000000, left;
+    int64_t end = now_ns() + (int64_t)timeout_ms * 1000000, from, until, now, left;
     struct edgebig_shm_request *r = request(slot);
     uint32_t state;
     int rc;
     if (slot->base == NULL || !slot->submitted)
         return EDGEBIG_SHM_ARGUMENT;
-    if (LOAD(&r->state) != EDGEBIG_SHM_DONE)
-        spin_for(slot->client, &r->state, end);
+    from = look_from(slot->client, &until) + (int64_t)slot->submitted_ns;
+    until += (int64_t)slot->submitted_ns;
     while (LOAD(&r->state) != EDGEBIG_SHM_DONE) {
-        left = end - now_ns();
+        now = now_ns();
+        left = end - now;
         if (left <= 0)
             return EDGEBIG_SHM_TIMEOUT;
+        if (now >= from && now < until) {
+            spin_until(&r->state, until < end ? until : end);
+            continue;
+        }
+        if (now < from && from - now < left)
+            left = from - now;
         STORE(&r->waiting, 1);
         state = LOAD(&r->state);
         if (state != EDGEBIG_SHM_DONE)

@@ -17,6 +17,7 @@ from edgebig.errors import UsageError
 from edgebig.runtime import Session, load
 from edgebig.serve import largest_shapes
 from edgebig.serve import layout as at
+from edgebig.serve.segment import shared_words
 from edgebig.serve.waiting import Spin
 from edgebig.spec import TensorSpec
 
@@ -93,7 +94,7 @@ def test_what_cannot_lie_in_shared_memory_is_refused() -> None:
 
 @given(st.integers(0, 2**62))
 def test_a_time_lies_in_its_bin(time: int) -> None:
-    number = at.bucket(time)
+    number = shared_words().bin_of(time)
     assert 0 <= number < at.BUCKETS
     if number < at.BUCKETS - 1:
         assert time < at.bucket_ends(number)
@@ -137,13 +138,43 @@ def test_shapes_that_do_not_fit_are_refused(session: Session) -> None:
         largest_shapes(session, PROFILES, {"x": (2, 4)})
 
 
-def test_spinning_stops_where_it_is_in_vain_and_comes_back() -> None:
-    spin = Spin(20_000)
-    assert spin.limit() == 20_000
-    for _ in range(8):
-        spin.learn(True, 1_000_000)
-    assert spin.limit() == 0
+def learned(*waits: int, times: int = 40) -> Spin:
+    spin = Spin(300_000)
+    for _ in range(times):
+        for wait in waits:
+            spin.learn(wait)
+    return spin
+
+
+def test_looking_starts_at_once_where_waits_are_short() -> None:
+    for spin in (Spin(300_000), learned(5_000), learned(290_000, 10_000)):
+        assert spin.plan(0) == (0, 300_000)
+        assert spin.plan(100_000) == (0, 200_000)
+        assert spin.plan(400_000) == (0, 0)
+    assert Spin(0).plan(0) == (0, 0)
+
+
+def test_looking_starts_shortly_before_the_usual_time() -> None:
+    camera = learned(33_000_000)
+    pause, look = camera.plan(0)
+    assert pause == pytest.approx(32_700_000, abs=1_000)
+    assert look == pytest.approx(600_000, abs=1)
+    assert camera.plan(pause) == (0, look)
+    assert camera.plan(33_200_000) == (0, pytest.approx(100_000, abs=1_000))
+    assert camera.plan(33_400_000) == (0, 0)
+    assert learned(33_000_000 - 100_000, 33_000_000 + 100_000).plan(0)[1] == pytest.approx(600_000, abs=1)
+
+
+def test_there_is_no_looking_where_waits_are_irregular_and_long() -> None:
+    assert learned(20_000_000, 45_000_000).plan(0) == (0, 0)
+    late = learned(33_000_000)
+    late.learn(50_000_000)
+    assert late.plan(0) == (0, 0)
     for _ in range(40):
-        spin.learn(True, 5_000)
-    assert spin.limit() == 20_000
-    assert Spin(0).limit() == 0
+        late.learn(33_000_000)
+    assert late.plan(0)[1] == pytest.approx(600_000, abs=1)
+
+
+def test_regular_waits_are_known_after_half_a_second_of_a_camera() -> None:
+    needed = next(n for n in range(100) if learned(33_000_000, times=n).plan(0)[0] > 0)
+    assert needed <= 30
