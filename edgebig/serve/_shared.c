@@ -3,7 +3,7 @@
  * Python has neither a compare-and-swap nor barriers, and aarch64 reorders what x86 does not. All operations here are
  * sequentially consistent. docs/shared-memory.md says what the words mean.
  *
- * What a server does for every request before and after the run, take() and answer(), is here too: between two frames of a
+ * What a server does for every request before and after the run, next_request() and answer(), is here too: between two frames of a
  * camera the caches forget Python's code, and fetching it again takes longer than to run it. */
 
 #define PY_SSIZE_T_CLEAN
@@ -14,6 +14,7 @@
 #include <linux/futex.h>
 #include <sched.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -209,28 +210,33 @@ static uint32_t wait_for(uint32_t *word, uint32_t *sleepers, uint32_t value, int
     return __atomic_load_n(word, __ATOMIC_SEQ_CST);
 }
 
+/* wait_for() without Python's lock; 0 with an error set. */
+static int wait_unlocked(Words *self, uint32_t *word, uint32_t *sleepers, uint32_t value, int wanted, long long timeout,
+                         long long spin, uint32_t *found)
+{
+    if (timeout < 0 || timeout > 3600000000000 || spin < 0) {
+        PyErr_SetString(PyExc_ValueError, "waits are of 0 to 3600 s");
+        return 0;
+    }
+    Py_buffer held; /* keeps the memory while another thread may release this object */
+    if (PyObject_GetBuffer(self->view.obj, &held, PyBUF_WRITABLE) < 0)
+        return 0;
+    Py_BEGIN_ALLOW_THREADS
+    *found = wait_for(word, sleepers, value, wanted, (int64_t)timeout, (int64_t)spin);
+    Py_END_ALLOW_THREADS
+    PyBuffer_Release(&held);
+    return PyErr_CheckSignals() == 0;
+}
+
 static PyObject *wait_with(Words *self, PyObject *args, int wanted)
 {
     Py_ssize_t offset, count_offset;
     unsigned int value;
     long long timeout, spin;
     uint32_t *word, *sleepers, found;
-    if (!PyArg_ParseTuple(args, "nnILL", &offset, &count_offset, &value, &timeout, &spin))
-        return NULL;
-    if ((word = at(self, offset, 4)) == NULL || (sleepers = at(self, count_offset, 4)) == NULL)
-        return NULL;
-    if (timeout < 0 || timeout > 3600000000000 || spin < 0) {
-        PyErr_SetString(PyExc_ValueError, "waits are of 0 to 3600 s");
-        return NULL;
-    }
-    Py_buffer held; /* keeps the memory while another thread may release this object */
-    if (PyObject_GetBuffer(self->view.obj, &held, PyBUF_WRITABLE) < 0)
-        return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    found = wait_for(word, sleepers, (uint32_t)value, wanted, (int64_t)timeout, (int64_t)spin);
-    Py_END_ALLOW_THREADS
-    PyBuffer_Release(&held);
-    if (PyErr_CheckSignals() < 0)
+    if (!PyArg_ParseTuple(args, "nnILL", &offset, &count_offset, &value, &timeout, &spin) ||
+        (word = at(self, offset, 4)) == NULL || (sleepers = at(self, count_offset, 4)) == NULL ||
+        !wait_unlocked(self, word, sleepers, (uint32_t)value, wanted, timeout, spin, &found))
         return NULL;
     return PyLong_FromUnsignedLong(found);
 }
@@ -250,29 +256,68 @@ static struct edgebig_shm_request *request_at(Words *self, Py_ssize_t place)
     return at(self, place, sizeof(struct edgebig_shm_request));
 }
 
-static PyObject *words_take(Words *self, PyObject *args)
-{
+/* The slots of a server: `count` of `stride` bytes from `first` on, looked at in turn from `next` on. */
+struct slots {
     Py_ssize_t first, stride, count, next;
-    if (!PyArg_ParseTuple(args, "nnnn", &first, &stride, &count, &next))
-        return NULL;
-    if (count < 1 || next < 0 || stride < 1 || count > self->view.len / stride) {
-        PyErr_Format(PyExc_IndexError, "no %zd slots of %zd bytes", count, stride);
-        return NULL;
+};
+
+static int check_slots(Words *self, const struct slots *slots, Py_ssize_t asked)
+{
+    if (slots->count < 1 || slots->next < 0 || slots->stride < 1 || slots->count > self->view.len / slots->stride ||
+        slots->first < (Py_ssize_t)sizeof(struct edgebig_shm_header) || asked < 0 ||
+        asked > slots->stride - (Py_ssize_t)EDGEBIG_SHM_ENTRIES ||
+        slots->first > self->view.len - slots->count * slots->stride) {
+        PyErr_Format(PyExc_IndexError, "no %zd slots of %zd bytes at %zd", slots->count, slots->stride, slots->first);
+        return 0;
     }
-    if (request_at(self, first) == NULL || request_at(self, first + (count - 1) * stride) == NULL)
-        return NULL;
-    for (Py_ssize_t i = 0; i < count; i++) {
-        Py_ssize_t number = (next % count + i) % count;
-        struct edgebig_shm_request *request = request_at(self, first + number * stride);
+    return request_at(self, slots->first) != NULL && request_at(self, slots->first + slots->stride * (slots->count - 1));
+}
+
+/* The number of a slot with a request, which is marked as running; -1 without one. */
+static Py_ssize_t take(char *base, const struct slots *slots)
+{
+    for (Py_ssize_t i = 0; i < slots->count; i++) {
+        Py_ssize_t number = (slots->next % slots->count + i) % slots->count;
+        struct edgebig_shm_request *request = (void *)(base + slots->first + number * slots->stride);
         uint32_t found = EDGEBIG_SHM_REQUEST;
-        if (request == NULL)
-            return NULL;
         if (__atomic_load_n(&request->state, __ATOMIC_SEQ_CST) == EDGEBIG_SHM_REQUEST &&
             __atomic_compare_exchange_n(&request->state, &found, EDGEBIG_SHM_RUNNING, 0, __ATOMIC_SEQ_CST,
                                         __ATOMIC_SEQ_CST))
-            return PyLong_FromSsize_t(number);
+            return number;
     }
-    return PyLong_FromLong(-1);
+    return -1;
+}
+
+static PyObject *words_next_request(Words *self, PyObject *args)
+{
+    struct slots slots;
+    Py_ssize_t asked, number;
+    long long timeout, spin;
+    struct edgebig_shm_header *header;
+    uint32_t bell;
+    uint64_t idle = 0;
+    int64_t start;
+    if (!PyArg_ParseTuple(args, "nnnnnLL", &slots.first, &slots.stride, &slots.count, &slots.next, &asked, &timeout,
+                          &spin) ||
+        at(self, 0, 8) == NULL || !check_slots(self, &slots, asked))
+        return NULL;
+    header = self->view.buf;
+    bell = __atomic_load_n(&header->bell, __ATOMIC_SEQ_CST);
+    number = take(self->view.buf, &slots);
+    if (number < 0) {
+        if (!wait_unlocked(self, &header->bell, &header->sleeping, bell, 0, timeout, spin, &bell))
+            return NULL;
+        if (at(self, 0, 8) == NULL) /* released meanwhile */
+            return NULL;
+        number = take(self->view.buf, &slots);
+    }
+    if (number < 0)
+        Py_RETURN_NONE;
+    start = now_ns();
+    (void)__atomic_compare_exchange_n(&header->running_since_ns, &idle, (uint64_t)start, 0, __ATOMIC_SEQ_CST,
+                                      __ATOMIC_SEQ_CST);
+    return Py_BuildValue("nLy#", number, (long long)start,
+                         (char *)self->view.buf + slots.first + number * slots.stride + EDGEBIG_SHM_ENTRIES, asked);
 }
 
 /* The bin of a time: four in each doubling, from 256 ns on. */
@@ -307,24 +352,29 @@ static void count_request(struct edgebig_shm_header *header, uint32_t status, in
 
 static PyObject *words_answer(Words *self, PyObject *args)
 {
-    Py_ssize_t place;
+    Py_ssize_t place, said, size;
+    const char *entries;
     unsigned int status, length;
     long long start, ran;
+    uint64_t since;
+    struct edgebig_shm_header *header;
     struct edgebig_shm_request *request;
-    uint32_t found = EDGEBIG_SHM_RUNNING;
-    if (!PyArg_ParseTuple(args, "nIILL", &place, &status, &length, &start, &ran) ||
-        (request = request_at(self, place)) == NULL || at(self, 0, sizeof(uint64_t)) == NULL)
+    uint32_t running = EDGEBIG_SHM_RUNNING;
+    if (!PyArg_ParseTuple(args, "nIILLny#", &place, &status, &length, &start, &ran, &said, &entries, &size) ||
+        (request = request_at(self, place)) == NULL)
         return NULL;
-    if (place < (Py_ssize_t)sizeof(struct edgebig_shm_header)) {
-        PyErr_Format(PyExc_IndexError, "no slot at %zd, in the header", place);
-        return NULL;
-    }
-    count_request(self->view.buf, status, start, (int64_t)request->submitted_ns);
+    if (place < (Py_ssize_t)sizeof *header || said < 0 || size > self->view.len - place || said > self->view.len - place - size)
+        return PyErr_Format(PyExc_IndexError, "no slot with %zd bytes at %zd in it at %zd", size, said, place);
+    header = self->view.buf;
+    count_request(header, status, start, (int64_t)request->submitted_ns);
+    memcpy((char *)self->view.buf + place + said, entries, (size_t)size);
     request->run_ns = (uint64_t)ran;
     request->answered = request->sequence;
     request->message_length = length;
     request->status = status;
-    if (!__atomic_compare_exchange_n(&request->state, &found, EDGEBIG_SHM_DONE, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+    since = (uint64_t)start;
+    (void)__atomic_compare_exchange_n(&header->running_since_ns, &since, 0, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    if (!__atomic_compare_exchange_n(&request->state, &running, EDGEBIG_SHM_DONE, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
         Py_RETURN_FALSE;
     if (__atomic_load_n(&request->waiting, __ATOMIC_SEQ_CST))
         (void)syscall(SYS_futex, &request->state, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
@@ -343,8 +393,10 @@ static PyMethodDef methods[] = {
     {"wake", (PyCFunction)words_wake, METH_VARARGS, "wake(offset): how many were woken."},
     {"wait_while", (PyCFunction)words_wait_while, METH_VARARGS, "wait_while(offset, sleepers, value, timeout_ns, spin_ns)"},
     {"wait_until", (PyCFunction)words_wait_until, METH_VARARGS, "wait_until(offset, sleepers, value, timeout_ns, spin_ns)"},
-    {"take", (PyCFunction)words_take, METH_VARARGS, "take(first, stride, count, next): a slot with a request, or -1."},
-    {"answer", (PyCFunction)words_answer, METH_VARARGS, "answer(place, status, message_length, start_ns, ran_ns)"},
+    {"next_request", (PyCFunction)words_next_request, METH_VARARGS,
+     "next_request(first, stride, count, next, asked, timeout_ns, spin_ns)"},
+    {"answer", (PyCFunction)words_answer, METH_VARARGS,
+     "answer(place, status, message_length, start_ns, ran_ns, said, entries)"},
     {NULL, NULL, 0, NULL},
 };
 

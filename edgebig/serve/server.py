@@ -49,7 +49,6 @@ class Server:
         self._segment = segments.create(name, layout, mode)
         self._slots = [_Slot(self._segment, number) for number in range(layout.slot_count)]
         self._spin = Spin(spin_us * 1000)
-        self._next = 0
         self._stop = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="edgebig-serve", daemon=True)
 
@@ -60,23 +59,23 @@ class Server:
         words.store32(at.STATE, at.SERVING)
         if not self._keeper.is_alive():
             self._keeper.start()
-        idle_since = 0
+        layout = self._segment.layout
+        where = layout.slots_offset, layout.slot_stride, layout.slot_count
+        asked = len(layout.inputs) * at.ENTRY.size
+        following, idle_since = 0, monotonic_ns()
+        pause, look = self._spin.plan(0)
         while not stop():
-            bell = words.load32(at.BELL)
-            slot = self._requested()
-            if slot is not None:
-                if idle_since:
-                    self._spin.learn(monotonic_ns() - idle_since)
-                    idle_since = 0
-                self._serve(slot)
+            wait = (min(pause, _WAIT), 0) if pause else (_WAIT, look)
+            found = words.next_request(*where, following, asked, *wait)
+            if found is None:
+                pause, look = self._spin.plan(monotonic_ns() - idle_since)
                 continue
-            now = monotonic_ns()
-            idle_since = idle_since or now
-            pause, look = self._spin.plan(now - idle_since)
-            if pause:
-                words.wait_while(at.BELL, at.SLEEPING, bell, min(pause, _WAIT), 0)
-            else:
-                words.wait_while(at.BELL, at.SLEEPING, bell, _WAIT, look)
+            number, start, written = found
+            self._serve(self._slots[number], start, written)
+            following = number + 1
+            self._spin.learn(start - idle_since)
+            pause, look = self._spin.plan(0)
+            idle_since = monotonic_ns()
 
     def close(self) -> None:
         """Takes the segment away; requests that wait are answered with ``SERVER_STOPPED``."""
@@ -87,40 +86,27 @@ class Server:
         words.store32(at.STATE, at.GONE)
         for slot in self._slots:
             if words.swap32(slot.state, at.REQUEST, at.RUNNING):
-                slot.answer(at.SERVER_STOPPED, "the server was stopped", monotonic_ns(), 0)
+                slot.answer(at.SERVER_STOPPED, "the server was stopped", monotonic_ns())
         words.wake(at.RELEASED)
         segments.remove(self._name, self._segment)
 
-    def _requested(self) -> _Slot | None:
-        """The next slot with a request, in turn, now in the state ``RUNNING``."""
-        layout = self._segment.layout
-        number = self._segment.words.take(layout.slots_offset, layout.slot_stride, layout.slot_count, self._next)
-        if number < 0:
-            return None
-        self._next = number + 1
-        return self._slots[number]
-
-    def _serve(self, slot: _Slot) -> None:
-        words = self._segment.words
-        start = monotonic_ns()
-        words.store64(at.RUNNING_SINCE, start)
-        status, text, ran = at.OK, "", 0
+    def _serve(self, slot: _Slot, start: int, written: bytes) -> None:
+        status, text, ran, said = at.OK, "", 0, b""
         try:
-            call = slot.prepare(self._session)
+            call = slot.prepare(self._session, written)
             begun = monotonic_ns()
             results = call.run()
             ran = monotonic_ns() - begun
-            refused = slot.put(call, results)
+            said, refused = slot.put(call, results)
             if refused:
-                status, text = at.OUTPUT_TOO_LARGE, refused
+                status, text, ran = at.OUTPUT_TOO_LARGE, refused, 0
         except InputError as error:
             status, text = at.BAD_INPUT, str(error)
         except EdgebigError as error:
             status, text = at.BACKEND_FAILED, str(error)
         except Exception as error:  # one request's trouble must not end the others' server
             status, text = at.BACKEND_FAILED, f"internal error: {type(error).__name__}: {error}"
-        words.store64(at.RUNNING_SINCE, 0)
-        slot.answer(status, text, start, ran)
+        slot.answer(status, text, start, ran, said)
 
     def _keep(self) -> None:
         """Shows that the process lives, and frees the slots of clients that do not."""
@@ -164,23 +150,19 @@ class _Slot:
         self._words, self._memory = segment.words, segment.memory
         self._inputs, self._outputs = layout.inputs, layout.outputs
         self._message = self.place + layout.message
-        begin, end, last = (
-            self.place + at.ENTRIES + number * at.ENTRY.size for number in (0, len(self._inputs), len(layout.tensors))
-        )
-        self._asked, self._said = slice(begin, end), slice(end, last)
+        self._said = at.ENTRIES + len(self._inputs) * at.ENTRY.size
         self._calls: dict[bytes, _Call] = {}
         self._places: dict[tuple[str, at.Shape], tuple[Array, bytes]] = {}
         self._flags = [tensor.spec.name for tensor in self._inputs if tensor.spec.dtype == "bool"]
 
-    def prepare(self, session: Session) -> _Call:
-        """Runs the session on arrays over the inputs, of the shapes that the client wrote.
+    def prepare(self, session: Session, written: bytes) -> _Call:
+        """Runs the session on arrays over the inputs, of the shapes that the client wrote in their entries.
 
         Where the engine can, it reads and writes in the slot itself.
 
         Raises:
             InputError: a dtype, rank or size that does not fit.
         """
-        written = self._memory[self._asked]
         call = self._calls.get(written)
         if call is None:
             feeds = {
@@ -213,11 +195,15 @@ class _Slot:
         said = b"".join(at.entry(tensor.spec.dtype, bound[tensor.spec.name].shape) for tensor in self._outputs)
         return _Call(feeds, run, tuple(bound.items()), said)
 
-    def put(self, call: _Call, results: Mapping[str, Array]) -> str:
-        """Has the outputs in the slot; what is wrong with them, if something is."""
-        if call.bound and all(results[name] is array for name, array in call.bound):
-            self._memory[self._said] = call.said
-            return ""
+    def put(self, call: _Call, results: Mapping[str, Array]) -> tuple[bytes, str]:
+        """Has the outputs in the slot; returns their entries, and what is wrong with them, if something is."""
+        for name, array in call.bound:
+            if results[name] is not array:
+                break
+        else:
+            if call.said:
+                return call.said, ""
+        entries = []
         for tensor in self._outputs:
             array = results[tensor.spec.name]
             key = (tensor.spec.name, array.shape)
@@ -225,29 +211,29 @@ class _Slot:
             if place is None:
                 refused = _does_not_fit(tensor, array)
                 if refused:
-                    return refused
+                    return b"", refused
                 if len(self._places) >= _REMEMBERED * len(self._outputs):
                     self._places.clear()
                 place = self._view(tensor, array.shape), at.entry(tensor.spec.dtype, array.shape)
                 self._places[key] = place
             if cast(object, array.base) is not self._memory:  # otherwise the engine has written it there
                 np.copyto(place[0], array, casting="no")
-            start = self.place + tensor.entry
-            self._memory[start : start + at.ENTRY.size] = place[1]
-        return ""
+            entries.append(place[1])
+        return b"".join(entries), ""
 
-    def answer(self, status: int, text: str, start: int, ran: int) -> None:
+    def answer(self, status: int, text: str, start: int, ran: int = 0, said: bytes = b"") -> None:
         """Hands the slot back to its client, or frees it where the client is gone.
 
         Args:
             status, text: what to say.
             start: when the request was taken, in nanoseconds of the monotonic clock.
             ran: nanoseconds that the model took.
+            said: the outputs' entries.
         """
         message = text.encode()[: at.MESSAGE_SIZE - 1]
         if message:
             self._memory[self._message : self._message + len(message) + 1] = message + b"\0"
-        if not self._words.answer(self.place, status, len(message), start, ran if status == at.OK else 0):
+        if not self._words.answer(self.place, status, len(message), start, ran, self._said, said):
             self._words.store32(self.state, at.IDLE)  # DROPPED: nobody waits for it
             free(self._words, self.place)
 

@@ -3,41 +3,44 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 
 from edgebig.serve import layout as at
 from edgebig.serve.segment import Segment
 
 
+_WAITS = 8
+_OUTER = 1
+
+
 class Spin:
     """When to look for a word's change, and when to sleep: looking wakes nobody up, but keeps a core busy.
 
-    Where changes lately came within the limit, looking starts at once. Where they came later but regularly, as from a
-    camera, it starts the limit before the usual time and ends the limit after it. Otherwise there is none: a look in
-    vain keeps a core from whoever is to change the word. So a wait looks for at most twice the limit.
-
-    The usual time and its deviation are the running estimates of V. Jacobson, "Congestion avoidance and control" (1988),
-    both with a gain of 1/4.
+    The usual wait is the median of the last eight. Where it lies within the limit, looking starts at once and lasts as
+    long as the limit. Where it is longer but regular, as with a camera, looking starts the limit before it and ends the
+    limit after it: it costs at most twice the limit. Regular is what lies within the limit without the shortest and the
+    longest of the eight, so that one frame that is late, or a pause, changes nothing. Otherwise there is no looking: in
+    vain it would keep a core from whoever is to change the word.
     """
 
     def __init__(self, limit_ns: int) -> None:
         self._limit = limit_ns
-        self._typical = self._deviation = 0
+        self._waits = deque([0] * _WAITS, _WAITS)
 
     def plan(self, waited_ns: int) -> tuple[int, int]:
         """What to do after having waited so long: nanoseconds to sleep for, then to look for."""
-        limit, typical = self._limit, self._typical
-        if typical <= limit:
+        limit, waits = self._limit, sorted(self._waits)
+        usual = waits[_WAITS // 2]
+        if usual <= limit:
             return 0, max(limit - waited_ns, 0)
-        if self._deviation > limit // 2 or waited_ns >= typical + limit:
+        if waits[-1 - _OUTER] - waits[_OUTER] > limit or waited_ns >= usual + limit:
             return 0, 0
-        begin = max(waited_ns, typical - limit)
-        return begin - waited_ns, typical + limit - begin
+        begin = max(waited_ns, usual - limit)
+        return begin - waited_ns, usual + limit - begin
 
     def learn(self, waited_ns: int) -> None:
         """Takes into account how long a wait was."""
-        error = waited_ns - self._typical
-        self._typical += error // 4
-        self._deviation += (abs(error) - self._deviation) // 4
+        self._waits.append(waited_ns)
 
 
 def wait_until_served(segment: Segment, seconds: float) -> bool:

@@ -25,6 +25,7 @@ typedef char needs_64_bits[sizeof(void *) == 8 ? 1 : -1];
 #define SLICE_NS INT64_C(100000000) /* between two looks at whether the server lives */
 #define STALE_NS INT64_C(2000000000)
 #define LOOKS 64 /* at a word between two looks at the clock */
+#define WAITS 8  /* that are remembered */
 
 struct edgebig_shm {
     int file;
@@ -35,7 +36,8 @@ struct edgebig_shm {
     uint32_t inputs, outputs, slots;
     uint64_t owner;
     int64_t spin_ns;
-    int64_t typical_ns, deviation_ns; /* of the last round trips, and what they differ from that */
+    int64_t waits[WAITS]; /* of the last requests, for their answers */
+    uint32_t waited;
     uint64_t sequence;
     uint32_t next;
     edgebig_shm_tensor *tensors;
@@ -469,26 +471,32 @@ static void spin_until(const uint32_t *state, int64_t end)
     }
 }
 
-/* When to look for the answer, in nanoseconds after the request: from the start where answers come within the limit;
- * around the usual time where that is known to half the limit; never where they are irregular, as looking in vain would
- * only keep a core from whoever works on the answer. */
+/* When to look for the answer, in nanoseconds after the request. The usual wait is the median of the last eight. Where it
+ * lies within the limit, looking starts at once; where it is longer, but the same within the limit in six of the eight,
+ * the limit before it, to last twice that. Otherwise never: in vain it would only keep a core from whoever works on the
+ * answer. */
 static int64_t look_from(const edgebig_shm *client, int64_t *until)
 {
-    int64_t limit = __atomic_load_n(&client->spin_ns, __ATOMIC_RELAXED);
-    int64_t typical = __atomic_load_n(&client->typical_ns, __ATOMIC_RELAXED);
-    int64_t from = typical <= limit ? 0 : typical - limit;
-    int is_known = __atomic_load_n(&client->deviation_ns, __ATOMIC_RELAXED) <= limit / 2;
-    *until = typical <= limit ? limit : is_known ? from + 2 * limit : from;
-    return from;
+    int64_t limit = __atomic_load_n(&client->spin_ns, __ATOMIC_RELAXED), sorted[WAITS], usual;
+    int i, place;
+    for (i = 0; i < WAITS; i++) {
+        int64_t wait = __atomic_load_n(&client->waits[i], __ATOMIC_RELAXED);
+        for (place = i; place > 0 && sorted[place - 1] > wait; place--)
+            sorted[place] = sorted[place - 1];
+        sorted[place] = wait;
+    }
+    usual = sorted[WAITS / 2];
+    *until = limit;
+    if (usual <= limit)
+        return 0;
+    *until = sorted[WAITS - 2] - sorted[1] <= limit ? usual + limit : 0;
+    return usual - limit;
 }
 
-static void learn(edgebig_shm *client, int64_t took)
+static void learn(edgebig_shm *client, int64_t wait)
 {
-    int64_t typical = __atomic_load_n(&client->typical_ns, __ATOMIC_RELAXED), error = took - typical;
-    int64_t deviation = __atomic_load_n(&client->deviation_ns, __ATOMIC_RELAXED);
-    __atomic_store_n(&client->typical_ns, typical + error / 4, __ATOMIC_RELAXED);
-    __atomic_store_n(&client->deviation_ns, deviation + ((error < 0 ? -error : error) - deviation) / 4,
-                     __ATOMIC_RELAXED);
+    uint32_t number = __atomic_fetch_add(&client->waited, 1, __ATOMIC_RELAXED) % WAITS;
+    __atomic_store_n(&client->waits[number], wait, __ATOMIC_RELAXED);
 }
 
 static int take_answer(edgebig_shm_slot *slot)
@@ -521,7 +529,7 @@ int edgebig_shm_wait(edgebig_shm_slot *slot, int timeout_ms)
             spin_until(&r->state, until < end ? until : end);
             continue;
         }
-        if (now < from && from - now < left)
+        if (now < from && now < until && from - now < left)
             left = from - now;
         STORE(&r->waiting, 1);
         state = LOAD(&r->state);
