@@ -3,8 +3,8 @@
  * Python has neither a compare-and-swap nor barriers, and aarch64 reorders what x86 does not. All operations here are
  * sequentially consistent. docs/shared-memory.md says what the words mean.
  *
- * What a server does for every request before and after the run, next_request() and answer(), is here too: between two frames of a
- * camera the caches forget Python's code, and fetching it again takes longer than to run it. */
+ * What a server does for every request before and after the run, next_request() and answer(), is here too:
+ * between two frames of a camera the caches forget Python's code, and fetching it again takes longer than running it. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -22,6 +22,7 @@
 #include "../../examples/c/edgebig_shm_layout.h"
 
 #define LOOKS 64 /* at the word between two looks at the clock */
+#define LOST_NS 50000 /* more than that between them, and somebody else needs this core: who sleeps is woken up sooner */
 
 #if defined(__x86_64__) || defined(__i386__)
 #define RELAX() __builtin_ia32_pause()
@@ -187,7 +188,7 @@ static PyObject *words_wake(Words *self, PyObject *args)
  * `sleepers`, up to `timeout` ns in all. A signal ends it too. */
 static uint32_t wait_for(uint32_t *word, uint32_t *sleepers, uint32_t value, int wanted, int64_t timeout, int64_t spin)
 {
-    int64_t start = now_ns(), end = start + timeout, spun = start + (spin < timeout ? spin : timeout), now = start;
+    int64_t start = now_ns(), end = start + timeout, spun = start + (spin < timeout ? spin : timeout), now = start, last;
     uint32_t found = __atomic_load_n(word, __ATOMIC_SEQ_CST);
     while ((found == value) != wanted && now < spun) {
         for (int i = 0; i < LOOKS && (found == value) != wanted; i++) {
@@ -196,7 +197,10 @@ static uint32_t wait_for(uint32_t *word, uint32_t *sleepers, uint32_t value, int
         }
         if ((found == value) != wanted)
             sched_yield(); /* whoever is to change the word may be waiting for this very core */
+        last = now;
         now = now_ns();
+        if (now - last > LOST_NS)
+            break;
     }
     if ((found == value) == wanted || now >= end)
         return found;
@@ -270,7 +274,8 @@ static int check_slots(Words *self, const struct slots *slots, Py_ssize_t asked)
         PyErr_Format(PyExc_IndexError, "no %zd slots of %zd bytes at %zd", slots->count, slots->stride, slots->first);
         return 0;
     }
-    return request_at(self, slots->first) != NULL && request_at(self, slots->first + slots->stride * (slots->count - 1));
+    return request_at(self, slots->first) != NULL &&
+           request_at(self, slots->first + slots->stride * (slots->count - 1)) != NULL;
 }
 
 /* The number of a slot with a request, which is marked as running; -1 without one. */
@@ -363,7 +368,8 @@ static PyObject *words_answer(Words *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "nIILLny#", &place, &status, &length, &start, &ran, &said, &entries, &size) ||
         (request = request_at(self, place)) == NULL)
         return NULL;
-    if (place < (Py_ssize_t)sizeof *header || said < 0 || size > self->view.len - place || said > self->view.len - place - size)
+    if (place < (Py_ssize_t)sizeof *header || said < 0 || size > self->view.len - place ||
+        said > self->view.len - place - size)
         return PyErr_Format(PyExc_IndexError, "no slot with %zd bytes at %zd in it at %zd", size, said, place);
     header = self->view.buf;
     count_request(header, status, start, (int64_t)request->submitted_ns);
@@ -374,7 +380,8 @@ static PyObject *words_answer(Words *self, PyObject *args)
     request->status = status;
     since = (uint64_t)start;
     (void)__atomic_compare_exchange_n(&header->running_since_ns, &since, 0, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
-    if (!__atomic_compare_exchange_n(&request->state, &running, EDGEBIG_SHM_DONE, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+    if (!__atomic_compare_exchange_n(&request->state, &running, EDGEBIG_SHM_DONE, 0, __ATOMIC_SEQ_CST,
+                                     __ATOMIC_SEQ_CST))
         Py_RETURN_FALSE;
     if (__atomic_load_n(&request->waiting, __ATOMIC_SEQ_CST))
         (void)syscall(SYS_futex, &request->state, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);

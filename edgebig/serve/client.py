@@ -67,7 +67,7 @@ class Client:
         self._pid = os.getpid()
         self._spin = Spin(spin_us * 1000)
         self._sequence, self._lock = 0, threading.Lock()
-        self._next = 0
+        self._before, self._last = 0, 1
 
     def run(self, inputs: Mapping[str, Array], timeout: float = 10.0) -> dict[str, Array]:
         """Runs the model once: copies the inputs into a slot, and the outputs out of it.
@@ -126,10 +126,10 @@ class Client:
             released = words.load32(at.RELEASED)
             if words.load32(at.STATE) != at.SERVING:
                 raise ServerGone(_gone(self._name))
-            first, count = self._next, self._segment.layout.slot_count
+            first, count = self._before, self._segment.layout.slot_count
             for number in ((first + i) % count for i in range(count)):
                 if claim(self._segment, number, self._owner):
-                    self._next = number + 1  # in turn: docs/shared-memory.md says why
+                    self._before, self._last = self._last, number  # two in turn: docs/shared-memory.md says why
                     return number
             left = end - monotonic_ns()
             if left <= 0:
@@ -228,9 +228,7 @@ class Slot:
             now = monotonic_ns()
             pause, look = spin.plan(now - start)
             left = min(max(end - now, 0), _SLICE, pause or _SLICE)
-            state = words.wait_until(
-                place + at.SLOT_STATE, place + at.WAITING, at.DONE, left, 0 if pause else look
-            )
+            state = words.wait_until(place + at.SLOT_STATE, place + at.WAITING, at.DONE, left, 0 if pause else look)
             if state == at.DONE:
                 break
             self._client.check_server()

@@ -8,7 +8,6 @@ from collections import deque
 from edgebig.serve import layout as at
 from edgebig.serve.segment import Segment
 
-
 _WAITS = 8
 _OUTER = 1
 

@@ -25,7 +25,8 @@ typedef char needs_64_bits[sizeof(void *) == 8 ? 1 : -1];
 #define SLICE_NS INT64_C(100000000) /* between two looks at whether the server lives */
 #define STALE_NS INT64_C(2000000000)
 #define LOOKS 64 /* at a word between two looks at the clock */
-#define WAITS 8  /* that are remembered */
+#define LOST_NS 50000 /* more than that between them, and somebody else needs this core: who sleeps is woken up sooner */
+#define WAITS 8       /* that are remembered */
 
 struct edgebig_shm {
     int file;
@@ -39,7 +40,7 @@ struct edgebig_shm {
     int64_t waits[WAITS]; /* of the last requests, for their answers */
     uint32_t waited;
     uint64_t sequence;
-    uint32_t next;
+    uint32_t before, last; /* slots that were taken */
     edgebig_shm_tensor *tensors;
     uint64_t *offsets;
     char *names;
@@ -288,6 +289,7 @@ int edgebig_shm_open(edgebig_shm **made, const char *name, int timeout_ms)
         nanosleep(&pause, NULL);
     }
     client->spin_ns = 300000;
+    client->last = 1;
     *made = client;
     return EDGEBIG_SHM_OK;
 }
@@ -364,18 +366,19 @@ static uint64_t bytes_of(uint32_t dtype, uint32_t rank, const int64_t *dims)
     return bytes;
 }
 
-/* Slots are taken in turn. The caches of the server's core still hold what it has just read and written, and taking those
- * lines back makes a copy into the same slot three times as slow as one into the next. */
+/* A client alternates between two slots, if they are free. The caches of the server's core still hold what it has read
+ * and written in the one before, and to take those lines back makes a copy into it three times as slow. */
 static int try_acquire(edgebig_shm *client, edgebig_shm_slot *slot)
 {
-    uint32_t i, n, first = __atomic_load_n(&client->next, __ATOMIC_RELAXED);
+    uint32_t i, n, first = __atomic_load_n(&client->before, __ATOMIC_RELAXED);
     for (i = 0; i < client->slots; i++) {
         n = (first + i) % client->slots;
         slot->base = client->base + client->slots_offset + n * client->slot_stride;
         if (LOAD(&request(slot)->owner) == 0 && swap64(&request(slot)->owner, 0, client->owner)) {
             STORE(&request(slot)->waiting, 0); /* an owner that died asleep had set it */
             STORE(&request(slot)->state, EDGEBIG_SHM_IDLE);
-            __atomic_store_n(&client->next, n + 1, __ATOMIC_RELAXED);
+            first = __atomic_exchange_n(&client->last, n, __ATOMIC_RELAXED);
+            __atomic_store_n(&client->before, first, __ATOMIC_RELAXED);
             return 1;
         }
     }
@@ -458,23 +461,30 @@ int edgebig_shm_submit(edgebig_shm_slot *slot)
     return EDGEBIG_SHM_OK;
 }
 
-static void spin_until(const uint32_t *state, int64_t end)
+/* 0 if it is better to sleep now. */
+static int spin_until(const uint32_t *state, int64_t end)
 {
+    int64_t now = now_ns(), last;
     int i;
-    while (now_ns() < end) {
+    while (now < end) {
         for (i = 0; i < LOOKS; i++) {
             if (LOAD(state) == EDGEBIG_SHM_DONE)
-                return;
+                return 1;
             relax();
         }
         sched_yield(); /* the server may be waiting for this very core */
+        last = now;
+        now = now_ns();
+        if (now - last > LOST_NS)
+            return 0;
     }
+    return 0;
 }
 
-/* When to look for the answer, in nanoseconds after the request. The usual wait is the median of the last eight. Where it
- * lies within the limit, looking starts at once; where it is longer, but the same within the limit in six of the eight,
- * the limit before it, to last twice that. Otherwise never: in vain it would only keep a core from whoever works on the
- * answer. */
+/* When to look for the answer, in nanoseconds after the request. The usual wait is the median of the last eight. Where
+ * it lies within the limit, looking starts at once; where it is longer, but the same within the limit in six of the
+ * eight, the limit before it, to last twice that. Otherwise never: in vain it would only keep a core from whoever works
+ * on the answer. */
 static int64_t look_from(const edgebig_shm *client, int64_t *until)
 {
     int64_t limit = __atomic_load_n(&client->spin_ns, __ATOMIC_RELAXED), sorted[WAITS], usual;
@@ -526,7 +536,8 @@ int edgebig_shm_wait(edgebig_shm_slot *slot, int timeout_ms)
         if (left <= 0)
             return EDGEBIG_SHM_TIMEOUT;
         if (now >= from && now < until) {
-            spin_until(&r->state, until < end ? until : end);
+            if (!spin_until(&r->state, until < end ? until : end))
+                until = 0;
             continue;
         }
         if (now < from && now < until && from - now < left)
