@@ -30,9 +30,11 @@ _REMEMBERED = 16  # sets of shapes for each slot
 
 
 class Server:
-    """Serves a session through a segment, one request after the other, in the thread that calls :meth:`run`."""
+    """Serves a session through a segment, in the thread that calls :meth:`run` and in as many more as are asked for."""
 
-    def __init__(self, session: Session, name: str, layout: Layout, *, mode: int = 0o600, spin_us: int = 300) -> None:
+    def __init__(
+        self, session: Session, name: str, layout: Layout, *, mode: int = 0o600, spin_us: int = 300, workers: int = 1
+    ) -> None:
         """Makes the segment; clients find it from now on.
 
         Args:
@@ -40,15 +42,19 @@ class Server:
             name: of the segment.
             layout: of :func:`edgebig.serve.layout.plan` for the session's inputs and outputs.
             mode: permissions of the segment's file.
-            spin_us: microseconds for which an idle server looks for the next request before it sleeps.
+            spin_us: microseconds for which an idle server looks for the next request instead of sleeping.
+            workers: how many requests may run at once.
 
         Raises:
-            UsageError, OutputError, BackendError: as :func:`edgebig.serve.segment.create`.
+            UsageError: fewer slots than workers; or as :func:`edgebig.serve.segment.create`.
+            OutputError, BackendError: as there.
         """
-        self._session, self._name = session, name
+        if not 1 <= workers <= layout.slot_count:
+            raise UsageError(f"{workers} workers never have work at {layout.slot_count} slots: give more --slots")
+        self._session, self._name, self._workers = session, name, workers
         self._segment = segments.create(name, layout, mode)
         self._slots = [_Slot(self._segment, number) for number in range(layout.slot_count)]
-        self._spin = Spin(spin_us * 1000)
+        self._spin_ns = spin_us * 1000
         self._stop = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="edgebig-serve", daemon=True)
 
@@ -59,22 +65,41 @@ class Server:
         words.store32(at.STATE, at.SERVING)
         if not self._keeper.is_alive():
             self._keeper.start()
-        layout = self._segment.layout
+        ending = threading.Event()
+        others = [
+            # only one of them looks: the others would do it in vain
+            threading.Thread(target=self._work, args=(ending.is_set, 0, number), name=f"edgebig-serve-{number}")
+            for number in range(1, self._workers)
+        ]
+        for other in others:
+            other.start()
+        try:
+            self._work(stop, self._spin_ns, 0)
+        finally:
+            ending.set()
+            words.add32(at.BELL, 1)
+            words.wake(at.BELL)
+            for other in others:
+                other.join()
+
+    def _work(self, stop: Callable[[], bool], spin_ns: int, following: int) -> None:
+        """Takes requests, beginning with the slot of that number, and runs them."""
+        words, layout, spin = self._segment.words, self._segment.layout, Spin(spin_ns)
         where = layout.slots_offset, layout.slot_stride, layout.slot_count
         asked = len(layout.inputs) * at.ENTRY.size
-        following, idle_since = 0, monotonic_ns()
-        pause, look = self._spin.plan(0)
+        idle_since = monotonic_ns()
+        pause, look = spin.plan(0)
         while not stop():
             wait = (min(pause, _WAIT), 0) if pause else (_WAIT, look)
             found = words.next_request(*where, following, asked, *wait)
             if found is None:
-                pause, look = self._spin.plan(monotonic_ns() - idle_since)
+                pause, look = spin.plan(monotonic_ns() - idle_since)
                 continue
             number, start, written = found
             self._serve(self._slots[number], start, written)
             following = number + 1
-            self._spin.learn(start - idle_since)
-            pause, look = self._spin.plan(0)
+            spin.learn(start - idle_since)
+            pause, look = spin.plan(0)
             idle_since = monotonic_ns()
 
     def close(self) -> None:

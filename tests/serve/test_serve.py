@@ -199,6 +199,77 @@ def test_a_request_that_waits_is_withdrawn(slow: Path) -> None:
         assert status(server.name)["calls"] == 1
 
 
+def test_workers_run_requests_at_once(slow: Path) -> None:
+    x, order = np.full((200, 200), 0.01, np.float32), []
+    with served.serving(slow, "--slots", "3", "--workers", "2") as server, Client(server.name) as client:
+
+        def call(rounds: int) -> None:
+            client.run({"n": np.array(rounds), "x": x}, timeout=60)
+            order.append(rounds)
+
+        long = threading.Thread(target=call, args=(6000,))
+        long.start()
+        assert served.until(lambda: status(server.name)["running_ms"] is not None)
+        for _ in range(50):
+            call(0)
+        assert status(server.name)["clients"][0]["slots"] == ["running"]
+        long.join()
+    assert order == [0] * 50 + [6000]
+
+
+def test_each_slot_gets_its_own_answer_from_several_workers(bundle: Path) -> None:
+    with (
+        load(bundle, threads=1) as session,
+        served.serving(bundle, "--shapes", "x:16x8", "--workers", "3") as server,
+        Client(server.name) as client,
+    ):
+        expected = [session.run({"x": rows(3, seed)})["y"] for seed in range(6)]
+        wrong: list[int] = []
+
+        def work(seed: int) -> None:
+            for _ in range(100):
+                if not np.array_equal(client.run({"x": rows(3, seed)}, timeout=60)["y"], expected[seed]):
+                    wrong.append(seed)
+
+        threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        found = status(server.name)
+    assert wrong == []
+    assert (found["calls"], found["failed"], found["refused"], found["running_ms"]) == (600, 0, 0, None)
+
+
+def test_more_workers_than_slots_are_refused(bundle: Path) -> None:
+    done = run_process(
+        "serve", bundle, "--shm", served.new_name(), "--shapes", "x:1x8", "--slots", "2", "--workers", "3"
+    )
+    message = "3 workers never have work at 2 slots: give more --slots"
+    assert (done.code, done.err) == (2, f"edgebig: error: {message}\n")
+
+
+def test_regular_requests_are_looked_for_shortly_before_they_come(bundle: Path) -> None:
+    """One each 50 ms, looked for from 40 ms on: 30 ms after the last one the server sleeps, later it does not."""
+    early, late = [], []
+    with served.serving(bundle, "--shapes", "x:16x8", "--spin", "10000") as server, Client(server.name) as client:
+        segment = attach(server.name)
+        due = time.monotonic()
+        for _ in range(30):
+            client.run({"x": rows(1)}, timeout=60)
+            due = max(due + 0.05, time.monotonic() + 0.04)
+            time.sleep(max(due - time.monotonic() - 0.02, 0))
+            early.append(segment.words.load32(at.SLEEPING) > 0)
+            seen = False
+            while time.monotonic() < due:
+                seen = seen or segment.words.load32(at.SLEEPING) == 0
+                time.sleep(0.0002)
+            late.append(seen)
+        segment.close()
+    assert sum(early[8:]) > 5
+    assert any(late[8:])
+
+
 def test_a_client_killed_during_its_run(slow: Path) -> None:
     program = """
 import sys, numpy as np
