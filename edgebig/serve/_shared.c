@@ -1,28 +1,20 @@
 /* Atomic words in memory that processes share, and waiting for them to change, without Python's lock.
  *
  * Python has neither a compare-and-swap nor barriers, and aarch64 reorders what x86 does not. All operations here are
- * sequentially consistent. docs/shared-memory.md says what the words mean.
- *
- * What a server does for every request before and after the run, next_request() and answer(), is here too:
- * between two frames of a camera the caches forget Python's code, and fetching it again takes longer than running it. */
+ * sequentially consistent. docs/shared-memory.md says what the words mean. */
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "_shared.h"
 
 #include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
 #include <sched.h>
-#include <stdint.h>
-#include <string.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "../../examples/c/edgebig_shm_layout.h"
-
 #define LOOKS 64 /* at the word between two looks at the clock */
-#define LOST_NS 50000 /* more than that between them, and somebody else needs this core: who sleeps is woken up sooner */
+#define LOST_NS 50000 /* more than that between them, and somebody needs this core: who sleeps is woken up sooner */
 
 #if defined(__x86_64__) || defined(__i386__)
 #define RELAX() __builtin_ia32_pause()
@@ -32,21 +24,14 @@
 #define RELAX() ((void)0)
 #endif
 
-typedef struct {
-    PyObject_HEAD
-    Py_buffer view;
-    int held;
-} Words;
-
-static int64_t now_ns(void)
+int64_t now_ns(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-/* The word at `offset`, which must lie in the memory and be aligned; NULL with an error set otherwise. */
-static void *at(Words *self, Py_ssize_t offset, Py_ssize_t size)
+void *at(Words *self, Py_ssize_t offset, Py_ssize_t size)
 {
     if (!self->held) {
         PyErr_SetString(PyExc_ValueError, "the memory was released");
@@ -188,7 +173,8 @@ static PyObject *words_wake(Words *self, PyObject *args)
  * `sleepers`, up to `timeout` ns in all. A signal ends it too. */
 static uint32_t wait_for(uint32_t *word, uint32_t *sleepers, uint32_t value, int wanted, int64_t timeout, int64_t spin)
 {
-    int64_t start = now_ns(), end = start + timeout, spun = start + (spin < timeout ? spin : timeout), now = start, last;
+    int64_t start = now_ns(), end = start + timeout, spun = start + (spin < timeout ? spin : timeout);
+    int64_t now = start, last;
     uint32_t found = __atomic_load_n(word, __ATOMIC_SEQ_CST);
     while ((found == value) != wanted && now < spun) {
         for (int i = 0; i < LOOKS && (found == value) != wanted; i++) {
@@ -214,9 +200,8 @@ static uint32_t wait_for(uint32_t *word, uint32_t *sleepers, uint32_t value, int
     return __atomic_load_n(word, __ATOMIC_SEQ_CST);
 }
 
-/* wait_for() without Python's lock; 0 with an error set. */
-static int wait_unlocked(Words *self, uint32_t *word, uint32_t *sleepers, uint32_t value, int wanted, long long timeout,
-                         long long spin, uint32_t *found)
+int wait_unlocked(Words *self, uint32_t *word, uint32_t *sleepers, uint32_t value, int wanted, long long timeout,
+                  long long spin, uint32_t *found)
 {
     if (timeout < 0 || timeout > 3600000000000 || spin < 0) {
         PyErr_SetString(PyExc_ValueError, "waits are of 0 to 3600 s");
@@ -253,139 +238,6 @@ static PyObject *words_wait_while(Words *self, PyObject *args)
 static PyObject *words_wait_until(Words *self, PyObject *args)
 {
     return wait_with(self, args, 1);
-}
-
-static struct edgebig_shm_request *request_at(Words *self, Py_ssize_t place)
-{
-    return at(self, place, sizeof(struct edgebig_shm_request));
-}
-
-/* The slots of a server: `count` of `stride` bytes from `first` on, looked at in turn from `next` on. */
-struct slots {
-    Py_ssize_t first, stride, count, next;
-};
-
-static int check_slots(Words *self, const struct slots *slots, Py_ssize_t asked)
-{
-    if (slots->count < 1 || slots->next < 0 || slots->stride < 1 || slots->count > self->view.len / slots->stride ||
-        slots->first < (Py_ssize_t)sizeof(struct edgebig_shm_header) || asked < 0 ||
-        asked > slots->stride - (Py_ssize_t)EDGEBIG_SHM_ENTRIES ||
-        slots->first > self->view.len - slots->count * slots->stride) {
-        PyErr_Format(PyExc_IndexError, "no %zd slots of %zd bytes at %zd", slots->count, slots->stride, slots->first);
-        return 0;
-    }
-    return request_at(self, slots->first) != NULL &&
-           request_at(self, slots->first + slots->stride * (slots->count - 1)) != NULL;
-}
-
-/* The number of a slot with a request, which is marked as running; -1 without one. */
-static Py_ssize_t take(char *base, const struct slots *slots)
-{
-    for (Py_ssize_t i = 0; i < slots->count; i++) {
-        Py_ssize_t number = (slots->next % slots->count + i) % slots->count;
-        struct edgebig_shm_request *request = (void *)(base + slots->first + number * slots->stride);
-        uint32_t found = EDGEBIG_SHM_REQUEST;
-        if (__atomic_load_n(&request->state, __ATOMIC_SEQ_CST) == EDGEBIG_SHM_REQUEST &&
-            __atomic_compare_exchange_n(&request->state, &found, EDGEBIG_SHM_RUNNING, 0, __ATOMIC_SEQ_CST,
-                                        __ATOMIC_SEQ_CST))
-            return number;
-    }
-    return -1;
-}
-
-static PyObject *words_next_request(Words *self, PyObject *args)
-{
-    struct slots slots;
-    Py_ssize_t asked, number;
-    long long timeout, spin;
-    struct edgebig_shm_header *header;
-    uint32_t bell;
-    uint64_t idle = 0;
-    int64_t start;
-    if (!PyArg_ParseTuple(args, "nnnnnLL", &slots.first, &slots.stride, &slots.count, &slots.next, &asked, &timeout,
-                          &spin) ||
-        at(self, 0, 8) == NULL || !check_slots(self, &slots, asked))
-        return NULL;
-    header = self->view.buf;
-    bell = __atomic_load_n(&header->bell, __ATOMIC_SEQ_CST);
-    number = take(self->view.buf, &slots);
-    if (number < 0) {
-        if (!wait_unlocked(self, &header->bell, &header->sleeping, bell, 0, timeout, spin, &bell))
-            return NULL;
-        if (at(self, 0, 8) == NULL) /* released meanwhile */
-            return NULL;
-        number = take(self->view.buf, &slots);
-    }
-    if (number < 0)
-        Py_RETURN_NONE;
-    start = now_ns();
-    (void)__atomic_compare_exchange_n(&header->running_since_ns, &idle, (uint64_t)start, 0, __ATOMIC_SEQ_CST,
-                                      __ATOMIC_SEQ_CST);
-    return Py_BuildValue("nLy#", number, (long long)start,
-                         (char *)self->view.buf + slots.first + number * slots.stride + EDGEBIG_SHM_ENTRIES, asked);
-}
-
-/* The bin of a time: four in each doubling, from 256 ns on. */
-static unsigned int bin_of(int64_t nanoseconds)
-{
-    uint64_t scaled = (uint64_t)(nanoseconds > 256 ? nanoseconds : 256) >> 6;
-    unsigned int octave = 61 - (unsigned int)__builtin_clzll(scaled);
-    unsigned int bin = (octave << 2) + (unsigned int)((scaled >> octave) & 3);
-    return bin < EDGEBIG_SHM_BINS ? bin : EDGEBIG_SHM_BINS - 1;
-}
-
-static PyObject *shared_bin_of(PyObject *Py_UNUSED(module), PyObject *args)
-{
-    long long nanoseconds;
-    return PyArg_ParseTuple(args, "L", &nanoseconds) ? PyLong_FromUnsignedLong(bin_of(nanoseconds)) : NULL;
-}
-
-static void count_time(uint64_t *bins, int64_t nanoseconds)
-{
-    __atomic_add_fetch(&bins[bin_of(nanoseconds)], 1, __ATOMIC_RELAXED);
-}
-
-static void count_request(struct edgebig_shm_header *header, uint32_t status, int64_t start, int64_t submitted)
-{
-    int64_t end = now_ns();
-    count_time(header->service_times, end - start);
-    count_time(header->round_trips, end - (submitted > 0 && submitted < start ? submitted : start));
-    __atomic_add_fetch(&header->calls, 1, __ATOMIC_RELAXED);
-    if (status != 0)
-        __atomic_add_fetch(status == 1 ? &header->refused : &header->failed, 1, __ATOMIC_RELAXED);
-}
-
-static PyObject *words_answer(Words *self, PyObject *args)
-{
-    Py_ssize_t place, said, size;
-    const char *entries;
-    unsigned int status, length;
-    long long start, ran;
-    uint64_t since;
-    struct edgebig_shm_header *header;
-    struct edgebig_shm_request *request;
-    uint32_t running = EDGEBIG_SHM_RUNNING;
-    if (!PyArg_ParseTuple(args, "nIILLny#", &place, &status, &length, &start, &ran, &said, &entries, &size) ||
-        (request = request_at(self, place)) == NULL)
-        return NULL;
-    if (place < (Py_ssize_t)sizeof *header || said < 0 || size > self->view.len - place ||
-        said > self->view.len - place - size)
-        return PyErr_Format(PyExc_IndexError, "no slot with %zd bytes at %zd in it at %zd", size, said, place);
-    header = self->view.buf;
-    count_request(header, status, start, (int64_t)request->submitted_ns);
-    memcpy((char *)self->view.buf + place + said, entries, (size_t)size);
-    request->run_ns = (uint64_t)ran;
-    request->answered = request->sequence;
-    request->message_length = length;
-    request->status = status;
-    since = (uint64_t)start;
-    (void)__atomic_compare_exchange_n(&header->running_since_ns, &since, 0, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
-    if (!__atomic_compare_exchange_n(&request->state, &running, EDGEBIG_SHM_DONE, 0, __ATOMIC_SEQ_CST,
-                                     __ATOMIC_SEQ_CST))
-        Py_RETURN_FALSE;
-    if (__atomic_load_n(&request->waiting, __ATOMIC_SEQ_CST))
-        (void)syscall(SYS_futex, &request->state, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
-    Py_RETURN_TRUE;
 }
 
 static PyMethodDef methods[] = {

@@ -9,15 +9,12 @@ import numpy as np
 import onnx
 import pytest
 import tiny
-from hypothesis import given
-from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from edgebig.errors import UsageError
 from edgebig.runtime import Session, load
 from edgebig.serve import largest_shapes
 from edgebig.serve import layout as at
-from edgebig.serve.segment import shared_words
 from edgebig.serve.waiting import Spin
 from edgebig.spec import TensorSpec
 
@@ -90,16 +87,6 @@ def test_what_cannot_lie_in_shared_memory_is_refused() -> None:
         at.plan([TensorSpec("x", "uint8", (1,) * 9)], [], [(1,) * 9], 1)
     with pytest.raises(UsageError, match="the slots would take 4000 GB: give smaller --shapes, or fewer --slots"):
         at.plan([TensorSpec("x", "float32", (10**11,))], [], [(10**11,)], 10)
-
-
-@given(st.integers(0, 2**62))
-def test_a_time_lies_in_its_bin(time: int) -> None:
-    number = shared_words().bin_of(time)
-    assert 0 <= number < at.BUCKETS
-    if number < at.BUCKETS - 1:
-        assert time < at.bucket_ends(number)
-    if number > 0:
-        assert at.bucket_ends(number - 1) <= time
 
 
 def test_bins_are_a_quarter_of_a_doubling() -> None:

@@ -98,6 +98,16 @@ def test_a_slot_is_written_and_read_in_place(server: Served, bundle: Path) -> No
             np.testing.assert_array_equal(found, session.run({"x": rows(5, seed)})["y"])
 
 
+def test_a_client_alternates_between_two_slots(server: Served) -> None:
+    with Client(server.name) as client:
+        places = []
+        for _ in range(4):
+            with client.slot() as slot:
+                places.append(slot.input("x").ctypes.data)
+    assert places[:2] == places[2:]
+    assert places[0] != places[1]
+
+
 def test_arrays_of_any_strides_are_taken(server: Served) -> None:
     x = rows(4)
     with Client(server.name) as client:
