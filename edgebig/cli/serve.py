@@ -56,8 +56,7 @@ def command(
     """Serves BUNDLE to other processes of this machine through shared memory, until Ctrl-C or SIGTERM.
 
     Clients copy their inputs into a slot and the outputs out of it; no socket is on the way. Where requests
-    follow each other within --spin microseconds the server looks for the next one that long before it sleeps; where
-    they come regularly, as from a camera, from so long before the usual time until so long after it.
+    follow each other within --spin microseconds the server looks for the next one that long before it sleeps.
     """
     if asked is not None:
         if bundle is not None or name is not None:

@@ -226,9 +226,8 @@ class Slot:
             words.wake(at.BELL)
         while True:
             now = monotonic_ns()
-            pause, look = spin.plan(now - start)
-            left = min(max(end - now, 0), _SLICE, pause or _SLICE)
-            state = words.wait_until(place + at.SLOT_STATE, place + at.WAITING, at.DONE, left, 0 if pause else look)
+            left, look = min(max(end - now, 0), _SLICE), spin.look(now - start)
+            state = words.wait_until(place + at.SLOT_STATE, place + at.WAITING, at.DONE, left, look)
             if state == at.DONE:
                 break
             self._client.check_server()

@@ -87,20 +87,17 @@ class Server:
         words, layout, spin = self._segment.words, self._segment.layout, Spin(spin_ns)
         where = layout.slots_offset, layout.slot_stride, layout.slot_count
         asked = len(layout.inputs) * at.ENTRY.size
-        idle_since = monotonic_ns()
-        pause, look = spin.plan(0)
+        idle_since, look = monotonic_ns(), spin.look()
         while not stop():
-            wait = (min(pause, _WAIT), 0) if pause else (_WAIT, look)
-            found = words.next_request(*where, following, asked, *wait)
+            found = words.next_request(*where, following, asked, _WAIT, look)
             if found is None:
-                pause, look = spin.plan(monotonic_ns() - idle_since)
+                look = 0
                 continue
             number, start, written = found
             self._serve(self._slots[number], start, written)
             following = number + 1
             spin.learn(start - idle_since)
-            pause, look = spin.plan(0)
-            idle_since = monotonic_ns()
+            idle_since, look = monotonic_ns(), spin.look()
 
     def close(self) -> None:
         """Takes the segment away; requests that wait are answered with ``SERVER_STOPPED``."""

@@ -9,33 +9,24 @@ from edgebig.serve import layout as at
 from edgebig.serve.segment import Segment
 
 _WAITS = 8
-_OUTER = 1
 
 
 class Spin:
-    """When to look for a word's change, and when to sleep: looking wakes nobody up, but keeps a core busy.
+    """How long to look for a word's change before sleeping: not at all where that has lately been in vain.
 
-    The usual wait is the median of the last eight. Where it lies within the limit, looking starts at once and lasts as
-    long as the limit. Where it is longer but regular, as with a camera, looking starts the limit before it and ends the
-    limit after it: it costs at most twice the limit. Regular is what lies within the limit without the shortest and the
-    longest of the eight, so that one frame that is late, or a pause, changes nothing. Otherwise there is no looking: in
-    vain it would keep a core from whoever is to change the word.
+    A look that is in vain keeps a core from whoever is to change the word: on two cores that costs more than waking up.
+    Lately is the median of the last eight waits, which one pause does not move.
     """
 
     def __init__(self, limit_ns: int) -> None:
         self._limit = limit_ns
         self._waits = deque([0] * _WAITS, _WAITS)
 
-    def plan(self, waited_ns: int) -> tuple[int, int]:
-        """What to do after having waited so long: nanoseconds to sleep for, then to look for."""
-        limit, waits = self._limit, sorted(self._waits)
-        usual = waits[_WAITS // 2]
-        if usual <= limit:
-            return 0, max(limit - waited_ns, 0)
-        if waits[-1 - _OUTER] - waits[_OUTER] > limit or waited_ns >= usual + limit:
-            return 0, 0
-        begin = max(waited_ns, usual - limit)
-        return begin - waited_ns, usual + limit - begin
+    def look(self, waited_ns: int = 0) -> int:
+        """Nanoseconds to look for, after having waited so long already."""
+        if sorted(self._waits)[_WAITS // 2] > self._limit:
+            return 0
+        return max(self._limit - waited_ns, 0)
 
     def learn(self, waited_ns: int) -> None:
         """Takes into account how long a wait was."""

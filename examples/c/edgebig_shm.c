@@ -25,7 +25,7 @@ typedef char needs_64_bits[sizeof(void *) == 8 ? 1 : -1];
 #define SLICE_NS INT64_C(100000000) /* between two looks at whether the server lives */
 #define STALE_NS INT64_C(2000000000)
 #define LOOKS 64 /* at a word between two looks at the clock */
-#define LOST_NS 50000 /* more than that between them, and somebody else needs this core: who sleeps is woken up sooner */
+#define LOST_NS 50000 /* more than that between them, and somebody needs this core: who sleeps is woken up sooner */
 #define WAITS 8       /* that are remembered */
 
 struct edgebig_shm {
@@ -461,46 +461,31 @@ int edgebig_shm_submit(edgebig_shm_slot *slot)
     return EDGEBIG_SHM_OK;
 }
 
-/* 0 if it is better to sleep now. */
-static int spin_until(const uint32_t *state, int64_t end)
+static void spin_until(const uint32_t *state, int64_t end)
 {
-    int64_t now = now_ns(), last;
+    int64_t now = now_ns(), last = now;
     int i;
-    while (now < end) {
+    while (now < end && now - last <= LOST_NS) {
         for (i = 0; i < LOOKS; i++) {
             if (LOAD(state) == EDGEBIG_SHM_DONE)
-                return 1;
+                return;
             relax();
         }
         sched_yield(); /* the server may be waiting for this very core */
         last = now;
         now = now_ns();
-        if (now - last > LOST_NS)
-            return 0;
     }
-    return 0;
 }
 
-/* When to look for the answer, in nanoseconds after the request. The usual wait is the median of the last eight. Where
- * it lies within the limit, looking starts at once; where it is longer, but the same within the limit in six of the
- * eight, the limit before it, to last twice that. Otherwise never: in vain it would only keep a core from whoever works
- * on the answer. */
-static int64_t look_from(const edgebig_shm *client, int64_t *until)
+/* How long to look for an answer before sleeping: not at all where the median of the last eight took longer than the
+ * limit, as looking in vain would only keep a core from whoever works on the answer. */
+static int64_t look_for(const edgebig_shm *client)
 {
-    int64_t limit = __atomic_load_n(&client->spin_ns, __ATOMIC_RELAXED), sorted[WAITS], usual;
-    int i, place;
-    for (i = 0; i < WAITS; i++) {
-        int64_t wait = __atomic_load_n(&client->waits[i], __ATOMIC_RELAXED);
-        for (place = i; place > 0 && sorted[place - 1] > wait; place--)
-            sorted[place] = sorted[place - 1];
-        sorted[place] = wait;
-    }
-    usual = sorted[WAITS / 2];
-    *until = limit;
-    if (usual <= limit)
-        return 0;
-    *until = sorted[WAITS - 2] - sorted[1] <= limit ? usual + limit : 0;
-    return usual - limit;
+    int64_t limit = __atomic_load_n(&client->spin_ns, __ATOMIC_RELAXED), longer = 0;
+    int i;
+    for (i = 0; i < WAITS; i++)
+        longer += __atomic_load_n(&client->waits[i], __ATOMIC_RELAXED) > limit;
+    return longer < WAITS / 2 ? limit : 0;
 }
 
 static void learn(edgebig_shm *client, int64_t wait)
@@ -522,26 +507,19 @@ static int take_answer(edgebig_shm_slot *slot)
 
 int edgebig_shm_wait(edgebig_shm_slot *slot, int timeout_ms)
 {
-    int64_t end = now_ns() + (int64_t)timeout_ms * 1000000, from, until, now, left;
+    int64_t now = now_ns(), end = now + (int64_t)timeout_ms * 1000000, left, until;
     struct edgebig_shm_request *r = request(slot);
     uint32_t state;
     int rc;
     if (slot->base == NULL || !slot->submitted)
         return EDGEBIG_SHM_ARGUMENT;
-    from = look_from(slot->client, &until) + (int64_t)slot->submitted_ns;
-    until += (int64_t)slot->submitted_ns;
+    until = now + look_for(slot->client);
+    if (LOAD(&r->state) != EDGEBIG_SHM_DONE)
+        spin_until(&r->state, until < end ? until : end);
     while (LOAD(&r->state) != EDGEBIG_SHM_DONE) {
-        now = now_ns();
-        left = end - now;
+        left = end - now_ns();
         if (left <= 0)
             return EDGEBIG_SHM_TIMEOUT;
-        if (now >= from && now < until) {
-            if (!spin_until(&r->state, until < end ? until : end))
-                until = 0;
-            continue;
-        }
-        if (now < from && now < until && from - now < left)
-            left = from - now;
         STORE(&r->waiting, 1);
         state = LOAD(&r->state);
         if (state != EDGEBIG_SHM_DONE)

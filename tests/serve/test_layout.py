@@ -133,39 +133,28 @@ def learned(*waits: int, times: int = 40) -> Spin:
     return spin
 
 
-def test_looking_starts_at_once_where_waits_are_short() -> None:
+def test_looking_lasts_as_long_as_the_limit_where_waits_are_short() -> None:
     for spin in (Spin(300_000), learned(5_000), learned(290_000, 10_000), learned(5_000, 5_000, 50_000_000)):
-        assert spin.plan(0) == (0, 300_000)
-        assert spin.plan(100_000) == (0, 200_000)
-        assert spin.plan(400_000) == (0, 0)
-    assert Spin(0).plan(0) == (0, 0)
+        assert spin.look() == 300_000
+        assert spin.look(100_000) == 200_000
+        assert spin.look(400_000) == 0
+    assert Spin(0).look() == 0
 
 
-def test_looking_starts_shortly_before_the_usual_time() -> None:
-    camera = learned(33_000_000)
-    pause, look = camera.plan(0)
-    assert (pause, look) == (32_700_000, 600_000)
-    assert camera.plan(32_700_000) == (0, 600_000)
-    assert camera.plan(33_200_000) == (0, 100_000)
-    assert camera.plan(33_400_000) == (0, 0)
-    assert learned(32_900_000, 33_100_000).plan(0) == (32_800_000, 600_000)
+def test_there_is_no_looking_where_waits_are_long() -> None:
+    spin = Spin(300_000)
+    looks = []
+    for _ in range(6):
+        looks.append(spin.look())
+        spin.learn(1_000_000)
+    assert looks == [300_000] * 4 + [0, 0]
+    assert learned(20_000_000, 45_000_000).look() == 0
 
 
-def test_there_is_no_looking_where_waits_are_irregular_and_long() -> None:
-    assert learned(20_000_000, 45_000_000).plan(0) == (0, 0)
-    assert learned(1_000_000, 5_000_000, 9_000_000).plan(0) == (0, 0)
-
-
-def test_one_wait_that_is_late_or_early_changes_nothing() -> None:
-    camera = learned(33_000_000)
-    camera.learn(3_000_000_000)
-    assert camera.plan(0) == (32_700_000, 600_000)
-    camera.learn(1_000)
-    assert camera.plan(0) == (32_700_000, 600_000)
-    camera.learn(50_000_000)
-    assert camera.plan(0) == (0, 0)
-
-
-def test_a_camera_is_known_after_seven_frames() -> None:
-    needed = next(n for n in range(100) if learned(33_000_000, times=n).plan(0)[0] > 0)
-    assert needed == 7
+def test_one_pause_changes_nothing() -> None:
+    spin = learned(5_000)
+    spin.learn(3_000_000_000)
+    assert spin.look() == 300_000
+    slow = learned(33_000_000)
+    slow.learn(1_000)
+    assert slow.look() == 0

@@ -259,27 +259,6 @@ def test_more_workers_than_slots_are_refused(bundle: Path) -> None:
     assert (done.code, done.err) == (2, f"edgebig: error: {message}\n")
 
 
-def test_regular_requests_are_looked_for_shortly_before_they_come(bundle: Path) -> None:
-    """One each 50 ms, looked for from 40 ms on: 30 ms after the last one the server sleeps, later it does not."""
-    early, late = [], []
-    with served.serving(bundle, "--shapes", "x:16x8", "--spin", "10000") as server, Client(server.name) as client:
-        segment = attach(server.name)
-        due = time.monotonic()
-        for _ in range(30):
-            client.run({"x": rows(1)}, timeout=60)
-            due = max(due + 0.05, time.monotonic() + 0.04)
-            time.sleep(max(due - time.monotonic() - 0.02, 0))
-            early.append(segment.words.load32(at.SLEEPING) > 0)
-            seen = False
-            while time.monotonic() < due:
-                seen = seen or segment.words.load32(at.SLEEPING) == 0
-                time.sleep(0.0002)
-            late.append(seen)
-        segment.close()
-    assert sum(early[8:]) > 5
-    assert any(late[8:])
-
-
 def test_a_client_killed_during_its_run(slow: Path) -> None:
     program = """
 import sys, numpy as np
