@@ -13,12 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import served
 import tiny
 from cli_runner import environment, run_process
-from onnx import TensorProto, helper
 from served import Served
 
 from edgebig.errors import BackendError, InputError
@@ -48,27 +46,7 @@ def server(bundle: Path) -> Iterator[Served]:
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``y = x`` after a loop of ``n`` rounds of some hundred µs each."""
-    return tiny.write_bundle(tmp_path_factory.mktemp("slow") / "b", {"model": slow_model()}).path
-
-
-def slow_model() -> onnx.ModelProto:
-    size, value = [200, 200], helper.make_tensor_value_info
-    nodes = [
-        helper.make_node("MatMul", ["a", "a"], ["p"]),
-        helper.make_node("Clip", ["p", "low", "high"], ["b"]),
-        helper.make_node("Identity", ["go"], ["on"]),
-    ]
-    ins = [value("i", TensorProto.INT64, []), value("go", TensorProto.BOOL, []), value("a", TensorProto.FLOAT, size)]
-    outs = [value("on", TensorProto.BOOL, []), value("b", TensorProto.FLOAT, size)]
-    limits = [helper.make_tensor(name, TensorProto.FLOAT, [], [x]) for name, x in (("low", 0.0), ("high", 1.0))]
-    body = helper.make_graph(nodes, "round", ins, outs, limits)
-    graph = helper.make_graph(
-        [helper.make_node("Loop", ["n", "", "x"], ["y"], body=body)],
-        "slow",
-        [helper.make_tensor_value_info("n", TensorProto.INT64, []), helper.make_tensor_value_info("x", 1, size)],
-        [helper.make_tensor_value_info("y", 1, size)],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+    return tiny.write_bundle(tmp_path_factory.mktemp("slow") / "b", {"model": served.slow_model()}).path
 
 
 def rows(count: int, seed: int = 0) -> np.ndarray:  # type: ignore[type-arg]
@@ -207,56 +185,6 @@ def test_a_request_that_waits_is_withdrawn(slow: Path) -> None:
         assert status(server.name)["clients"][0]["slots"] == ["running"]
         first.join()
         assert status(server.name)["calls"] == 1
-
-
-def test_workers_run_requests_at_once(slow: Path) -> None:
-    x, order = np.full((200, 200), 0.01, np.float32), []
-    with served.serving(slow, "--slots", "3", "--workers", "2") as server, Client(server.name) as client:
-
-        def call(rounds: int) -> None:
-            client.run({"n": np.array(rounds), "x": x}, timeout=60)
-            order.append(rounds)
-
-        long = threading.Thread(target=call, args=(6000,))
-        long.start()
-        assert served.until(lambda: status(server.name)["running_ms"] is not None)
-        for _ in range(50):
-            call(0)
-        assert status(server.name)["clients"][0]["slots"] == ["running"]
-        long.join()
-    assert order == [0] * 50 + [6000]
-
-
-def test_each_slot_gets_its_own_answer_from_several_workers(bundle: Path) -> None:
-    with (
-        load(bundle, threads=1) as session,
-        served.serving(bundle, "--shapes", "x:16x8", "--workers", "3") as server,
-        Client(server.name) as client,
-    ):
-        expected = [session.run({"x": rows(3, seed)})["y"] for seed in range(6)]
-        wrong: list[int] = []
-
-        def work(seed: int) -> None:
-            for _ in range(100):
-                if not np.array_equal(client.run({"x": rows(3, seed)}, timeout=60)["y"], expected[seed]):
-                    wrong.append(seed)
-
-        threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        found = status(server.name)
-    assert wrong == []
-    assert (found["calls"], found["failed"], found["refused"], found["running_ms"]) == (600, 0, 0, None)
-
-
-def test_more_workers_than_slots_are_refused(bundle: Path) -> None:
-    done = run_process(
-        "serve", bundle, "--shm", served.new_name(), "--shapes", "x:1x8", "--slots", "2", "--workers", "3"
-    )
-    message = "3 workers never have work at 2 slots: give more --slots"
-    assert (done.code, done.err) == (2, f"edgebig: error: {message}\n")
 
 
 def test_a_client_killed_during_its_run(slow: Path) -> None:
