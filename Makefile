@@ -27,7 +27,7 @@ help:
 
 setup: $(READY)
 
-$(READY): setup.cfg setup.py pyproject.toml constraints.txt edgebig/calibrate/_counting.c edgebig/serve/_shared.c
+$(READY): setup.cfg setup.py pyproject.toml constraints.txt edgebig/calibrate/_counting.c edgebig/serve/*.[ch]
 	@PYTHON='$(PYTHON)' sh scripts/make-venv.sh $(VENV)
 	@echo "edgebig: installing torch, alone, so that a CPU build already there is kept" >&2
 	@$(PIP) '$(TORCH)' </dev/null

@@ -13,8 +13,9 @@ setup(
         ),
         Extension(
             "edgebig.serve._shared",
-            ["edgebig/serve/_shared.c"],
-            extra_compile_args=["-std=c99", "-D_GNU_SOURCE"],
+            ["edgebig/serve/_shared.c", "edgebig/serve/_requests.c"],
+            depends=["edgebig/serve/_shared.h", "examples/c/edgebig_shm_layout.h"],
+            extra_compile_args=["-std=c99", "-D_GNU_SOURCE", "-fvisibility=hidden"],
             optional=True,
         ),
     ]

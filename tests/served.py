@@ -14,11 +14,34 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
 import pytest
 from cli_runner import ROOT, environment
+from onnx import TensorProto, helper
 
 C_CODE = ROOT / "examples" / "c"
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
+
+
+def slow_model() -> onnx.ModelProto:
+    """``y = x`` (float32 200x200) after a loop of ``n`` rounds of some hundred µs each."""
+    size, value = [200, 200], helper.make_tensor_value_info
+    nodes = [
+        helper.make_node("MatMul", ["a", "a"], ["p"]),
+        helper.make_node("Clip", ["p", "low", "high"], ["b"]),
+        helper.make_node("Identity", ["go"], ["on"]),
+    ]
+    ins = [value("i", TensorProto.INT64, []), value("go", TensorProto.BOOL, []), value("a", TensorProto.FLOAT, size)]
+    outs = [value("on", TensorProto.BOOL, []), value("b", TensorProto.FLOAT, size)]
+    limits = [helper.make_tensor(name, TensorProto.FLOAT, [], [x]) for name, x in (("low", 0.0), ("high", 1.0))]
+    body = helper.make_graph(nodes, "round", ins, outs, limits)
+    graph = helper.make_graph(
+        [helper.make_node("Loop", ["n", "", "x"], ["y"], body=body)],
+        "slow",
+        [helper.make_tensor_value_info("n", TensorProto.INT64, []), helper.make_tensor_value_info("x", 1, size)],
+        [helper.make_tensor_value_info("y", 1, size)],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
 
 
 @dataclass

@@ -1,11 +1,12 @@
 """What a call through shared memory takes over `session.run` in the caller's own process, with a 1 MB frame.
 
-    python benchmarks/runtime/shm.py [--json] [--calls N] [--rounds N] [--spin US]
+    python benchmarks/runtime/shm.py [--json] [--calls N] [--rounds N] [--spin US] [--pin] [--only NAME]
 
 `edgebig serve` runs in a process of its own; the session in this process, the client in C (compiled here with -O2)
 and the one in Python take turns, all on one thread of ONNX Runtime and on the same frame. Models of a
 float32 frame: one of exactly 1 MiB that gives ten scores, one of one node that gives a frame of the same size, and
 UltraFace, a trained face detector (922 kB). Each back to back and, as a control loop does it, at a fixed rate.
+With --pin the server has one core and whoever calls another, as on a robot whose cores are given out.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,14 @@ def main() -> int:
     parser.add_argument("--calls", type=int, default=300, help="in each turn")
     parser.add_argument("--rounds", type=int, default=4, help="turns of each side")
     parser.add_argument("--spin", type=int, default=300, help="microseconds, of the server and the clients")
+    parser.add_argument("--pin", action="store_true", help="the server on one core, the callers on another")
+    parser.add_argument("--only", choices=("scores", "frame", "ultraface"), help="one of the models")
     asked = parser.parse_args()
+    cores = sorted(os.sched_getaffinity(0))
+    if asked.pin and len(cores) < 2:
+        raise SystemExit("--pin takes two cores, this process may use one: give it more with taskset")
+    if asked.pin:
+        os.sched_setaffinity(0, cores[:1])
     before, figures, missing = machine(), [], []
     with tempfile.TemporaryDirectory(prefix="edgebig-bench-") as folder:
         client = compile_client(Path(folder))
@@ -69,13 +77,16 @@ def main() -> int:
         else:
             missing.append(f"UltraFace: {ULTRAFACE} is not here")
         for name, path in models.items():
+            if asked.only not in (None, path.stem, name.lower()):
+                continue
             bundle = Path(folder, path.name).with_suffix(".bundle")
             compile(path, out=bundle, target="cpu", precision="fp32", keep_original=False)
             for period_us in (0, PERIOD_US):
                 what = f"{name}, {1_000_000 // period_us} calls a second" if period_us else f"{name}, back to back"
                 say(what)
-                figures += measure(bundle, client, period_us, what, asked)
+                figures += measure(bundle, client, period_us, what, asked, cores[-1:] if asked.pin else cores)
     setup = {**before, "calls": str(asked.calls), "rounds": str(asked.rounds), "spin, us": str(asked.spin)}
+    setup["cores"] = "one each" if asked.pin else "any"
     report("Shared memory", figures, setup, _PACKAGES, missing, as_json=asked.json)
     return 0
 
@@ -120,14 +131,17 @@ def compile_client(folder: Path) -> Path | None:
     return out
 
 
-def measure(bundle: Path, client: Path | None, period_us: int, what: str, asked: argparse.Namespace) -> list[Figure]:
-    """The four sides in turn."""
+def measure(
+    bundle: Path, client: Path | None, period_us: int, what: str, asked: argparse.Namespace, cores: Iterable[int]
+) -> list[Figure]:
+    """The four sides in turn, the server on those cores."""
     name = f"bench-{os.getpid()}"
     command = [sys.executable, "-m", "edgebig", "serve", str(bundle), "--shm", name, "--threads", "1"]
     server = subprocess.Popen(
         [*command, "--spin", str(asked.spin)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL,
+        preexec_fn=lambda: os.sched_setaffinity(0, cores),
     )
     try:
         wait_for(name)

@@ -34,6 +34,7 @@ docs/shared-memory.md describes the memory; examples/c has a client in C, edgebi
 @click.option("--shapes", metavar="NAME:AxB,...", help="Largest shapes, where the bundle says none or larger ones.")
 @click.option("--part", metavar="NAME", help="Which of the model's graphs, where it has several.")
 @click.option("--threads", type=click.IntRange(min=1), help="Processor threads of one run; all cores by default.")
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Requests that run at once.")
 @click.option(
     "--mode", default="600", show_default=True, help="Permissions of the memory, octal: 660 lets the group in."
 )
@@ -47,6 +48,7 @@ def command(
     shapes: str | None,
     part: str | None,
     threads: int | None,
+    workers: int,
     mode: str,
     spin: int,
     as_json: bool,
@@ -65,7 +67,7 @@ def command(
         raise UsageError("serve takes BUNDLE and --shm NAME, or --status NAME")
     if not re.fullmatch(r"0?[0-7]{3}", mode):
         raise UsageError(f"--mode takes three octal digits, as 600 or 660, found {mode!r}")
-    _serve(bundle, name, slots, _shapes(shapes), part, threads, int(mode, 8), spin, as_json)
+    _serve(bundle, name, slots, _shapes(shapes), part, threads, workers, int(mode, 8), spin, as_json)
 
 
 def _serve(
@@ -75,6 +77,7 @@ def _serve(
     shapes: dict[str, tuple[int, ...]],
     part: str | None,
     threads: int | None,
+    workers: int,
     mode: int,
     spin: int,
     as_json: bool,
@@ -88,7 +91,7 @@ def _serve(
     with load_session(bundle, part=part, threads=threads) as session:
         sizes = largest_shapes(session, Bundle.open(bundle).part(part).profiles, shapes)
         plan = layout.plan(session.inputs, session.outputs, sizes, slots)
-        server = Server(session, name, plan, mode=mode, spin_us=spin)
+        server = Server(session, name, plan, mode=mode, spin_us=spin, workers=workers)
         try:
             interrupts.deferred = True  # the request at work is answered first
             _say_ready(session, str(path), plan, as_json)

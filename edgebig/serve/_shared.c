@@ -3,19 +3,18 @@
  * Python has neither a compare-and-swap nor barriers, and aarch64 reorders what x86 does not. All operations here are
  * sequentially consistent. docs/shared-memory.md says what the words mean. */
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "_shared.h"
 
 #include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
 #include <sched.h>
-#include <stdint.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #define LOOKS 64 /* at the word between two looks at the clock */
+#define LOST_NS 50000 /* more than that between them, and somebody needs this core: who sleeps is woken up sooner */
 
 #if defined(__x86_64__) || defined(__i386__)
 #define RELAX() __builtin_ia32_pause()
@@ -25,21 +24,14 @@
 #define RELAX() ((void)0)
 #endif
 
-typedef struct {
-    PyObject_HEAD
-    Py_buffer view;
-    int held;
-} Words;
-
-static int64_t now_ns(void)
+int64_t now_ns(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-/* The word at `offset`, which must lie in the memory and be aligned; NULL with an error set otherwise. */
-static void *at(Words *self, Py_ssize_t offset, Py_ssize_t size)
+void *at(Words *self, Py_ssize_t offset, Py_ssize_t size)
 {
     if (!self->held) {
         PyErr_SetString(PyExc_ValueError, "the memory was released");
@@ -181,7 +173,8 @@ static PyObject *words_wake(Words *self, PyObject *args)
  * `sleepers`, up to `timeout` ns in all. A signal ends it too. */
 static uint32_t wait_for(uint32_t *word, uint32_t *sleepers, uint32_t value, int wanted, int64_t timeout, int64_t spin)
 {
-    int64_t start = now_ns(), end = start + timeout, spun = start + (spin < timeout ? spin : timeout), now = start;
+    int64_t start = now_ns(), end = start + timeout, spun = start + (spin < timeout ? spin : timeout);
+    int64_t now = start, last;
     uint32_t found = __atomic_load_n(word, __ATOMIC_SEQ_CST);
     while ((found == value) != wanted && now < spun) {
         for (int i = 0; i < LOOKS && (found == value) != wanted; i++) {
@@ -190,7 +183,10 @@ static uint32_t wait_for(uint32_t *word, uint32_t *sleepers, uint32_t value, int
         }
         if ((found == value) != wanted)
             sched_yield(); /* whoever is to change the word may be waiting for this very core */
+        last = now;
         now = now_ns();
+        if (now - last > LOST_NS)
+            break;
     }
     if ((found == value) == wanted || now >= end)
         return found;
@@ -204,28 +200,32 @@ static uint32_t wait_for(uint32_t *word, uint32_t *sleepers, uint32_t value, int
     return __atomic_load_n(word, __ATOMIC_SEQ_CST);
 }
 
+int wait_unlocked(Words *self, uint32_t *word, uint32_t *sleepers, uint32_t value, int wanted, long long timeout,
+                  long long spin, uint32_t *found)
+{
+    if (timeout < 0 || timeout > 3600000000000 || spin < 0) {
+        PyErr_SetString(PyExc_ValueError, "waits are of 0 to 3600 s");
+        return 0;
+    }
+    Py_buffer held; /* keeps the memory while another thread may release this object */
+    if (PyObject_GetBuffer(self->view.obj, &held, PyBUF_WRITABLE) < 0)
+        return 0;
+    Py_BEGIN_ALLOW_THREADS
+    *found = wait_for(word, sleepers, value, wanted, (int64_t)timeout, (int64_t)spin);
+    Py_END_ALLOW_THREADS
+    PyBuffer_Release(&held);
+    return PyErr_CheckSignals() == 0;
+}
+
 static PyObject *wait_with(Words *self, PyObject *args, int wanted)
 {
     Py_ssize_t offset, count_offset;
     unsigned int value;
     long long timeout, spin;
     uint32_t *word, *sleepers, found;
-    if (!PyArg_ParseTuple(args, "nnILL", &offset, &count_offset, &value, &timeout, &spin))
-        return NULL;
-    if ((word = at(self, offset, 4)) == NULL || (sleepers = at(self, count_offset, 4)) == NULL)
-        return NULL;
-    if (timeout < 0 || timeout > 3600000000000 || spin < 0) {
-        PyErr_SetString(PyExc_ValueError, "waits are of 0 to 3600 s");
-        return NULL;
-    }
-    Py_buffer held; /* keeps the memory while another thread may release this object */
-    if (PyObject_GetBuffer(self->view.obj, &held, PyBUF_WRITABLE) < 0)
-        return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    found = wait_for(word, sleepers, (uint32_t)value, wanted, (int64_t)timeout, (int64_t)spin);
-    Py_END_ALLOW_THREADS
-    PyBuffer_Release(&held);
-    if (PyErr_CheckSignals() < 0)
+    if (!PyArg_ParseTuple(args, "nnILL", &offset, &count_offset, &value, &timeout, &spin) ||
+        (word = at(self, offset, 4)) == NULL || (sleepers = at(self, count_offset, 4)) == NULL ||
+        !wait_unlocked(self, word, sleepers, (uint32_t)value, wanted, timeout, spin, &found))
         return NULL;
     return PyLong_FromUnsignedLong(found);
 }
@@ -252,6 +252,10 @@ static PyMethodDef methods[] = {
     {"wake", (PyCFunction)words_wake, METH_VARARGS, "wake(offset): how many were woken."},
     {"wait_while", (PyCFunction)words_wait_while, METH_VARARGS, "wait_while(offset, sleepers, value, timeout_ns, spin_ns)"},
     {"wait_until", (PyCFunction)words_wait_until, METH_VARARGS, "wait_until(offset, sleepers, value, timeout_ns, spin_ns)"},
+    {"next_request", (PyCFunction)words_next_request, METH_VARARGS,
+     "next_request(first, stride, count, next, asked, timeout_ns, spin_ns)"},
+    {"answer", (PyCFunction)words_answer, METH_VARARGS,
+     "answer(place, status, message_length, start_ns, ran_ns, said, entries)"},
     {NULL, NULL, 0, NULL},
 };
 
@@ -265,8 +269,13 @@ static PyType_Slot slots[] = {
 
 static PyType_Spec spec = {"edgebig.serve._shared.Words", sizeof(Words), 0, Py_TPFLAGS_DEFAULT, slots};
 
+static PyMethodDef functions[] = {
+    {"bin_of", (PyCFunction)shared_bin_of, METH_VARARGS, "bin_of(nanoseconds): the bin of a histogram of times."},
+    {NULL, NULL, 0, NULL},
+};
+
 static struct PyModuleDef module = {
-    PyModuleDef_HEAD_INIT, "_shared", "Atomic words in shared memory.", -1, NULL, NULL, NULL, NULL, NULL,
+    PyModuleDef_HEAD_INIT, "_shared", "Atomic words in shared memory.", -1, functions, NULL, NULL, NULL, NULL,
 };
 
 PyMODINIT_FUNC PyInit__shared(void)

@@ -43,3 +43,36 @@ class Words:
 
     def wait_until(self, offset: int, sleepers: int, value: int, timeout_ns: int, spin_ns: int, /) -> int:
         """As :meth:`wait_while`, until the word is ``value``."""
+
+    def next_request(
+        self, first: int, stride: int, count: int, next: int, asked: int, timeout_ns: int, spin_ns: int, /
+    ) -> tuple[int, int, bytes] | None:
+        """A request that is the server's to run now, waited for on the bell as by :meth:`wait_while`.
+
+        Args:
+            first, stride, count: where the slots lie.
+            next: the slot to look at first; the others follow in turn.
+            asked: bytes of the inputs' entries.
+
+        Returns:
+            The slot's number, when it was taken (ns of ``CLOCK_MONOTONIC``) and a copy of the inputs' entries; ``None``
+            if there was no request in time.
+        """
+
+    def answer(
+        self, place: int, status: int, message_length: int, start_ns: int, ran_ns: int, said: int, entries: bytes, /
+    ) -> bool:
+        """Counts a request and hands its slot back to the client, which is woken up.
+
+        Args:
+            place: of the slot, whose outputs and message are written.
+            status, message_length, ran_ns: what the slot then says.
+            start_ns: when :meth:`next_request` took it.
+            said, entries: where in the slot to write the outputs' entries, and these; nothing for ``b""``.
+
+        Returns:
+            Whether there is a client: the slot of one that has gone is the server's to free.
+        """
+
+def bin_of(nanoseconds: int, /) -> int:
+    """The bin of a time in the segment's histograms: four in each doubling, from 256 ns on."""

@@ -67,6 +67,7 @@ class Client:
         self._pid = os.getpid()
         self._spin = Spin(spin_us * 1000)
         self._sequence, self._lock = 0, threading.Lock()
+        self._before, self._last = 0, 1
 
     def run(self, inputs: Mapping[str, Array], timeout: float = 10.0) -> dict[str, Array]:
         """Runs the model once: copies the inputs into a slot, and the outputs out of it.
@@ -125,8 +126,10 @@ class Client:
             released = words.load32(at.RELEASED)
             if words.load32(at.STATE) != at.SERVING:
                 raise ServerGone(_gone(self._name))
-            for number in range(self._segment.layout.slot_count):
+            first, count = self._before, self._segment.layout.slot_count
+            for number in ((first + i) % count for i in range(count)):
                 if claim(self._segment, number, self._owner):
+                    self._before, self._last = self._last, number  # two in turn: docs/shared-memory.md says why
                     return number
             left = end - monotonic_ns()
             if left <= 0:
@@ -221,10 +224,10 @@ class Slot:
         words.add32(at.BELL, 1)
         if words.load32(at.SLEEPING):
             words.wake(at.BELL)
-        spins = spin.limit()
         while True:
-            left = max(end - monotonic_ns(), 0)
-            state = words.wait_until(place + at.SLOT_STATE, place + at.WAITING, at.DONE, min(left, _SLICE), spins)
+            now = monotonic_ns()
+            left, look = min(max(end - now, 0), _SLICE), spin.look(now - start)
+            state = words.wait_until(place + at.SLOT_STATE, place + at.WAITING, at.DONE, left, look)
             if state == at.DONE:
                 break
             self._client.check_server()
@@ -232,8 +235,7 @@ class Slot:
                 raise ServerTimeout(
                     f"no answer within {timeout:.2g} s: the model takes longer, or others are before it"
                 )
-            spins = 0
-        spin.learn(True, monotonic_ns() - start)
+        spin.learn(monotonic_ns() - start)
         self._check_answer(sequence)
 
     def output(self, name: str) -> Array:

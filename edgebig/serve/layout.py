@@ -189,13 +189,6 @@ def entry(dtype: str, shape: Shape) -> bytes:
     return ENTRY.pack(DTYPES[dtype], len(shape), *shape, *[0] * (MAX_RANK - len(shape)), size)
 
 
-def bucket(nanoseconds: int) -> int:
-    """The bin of a time: four in each doubling, from 256 ns on."""
-    scaled = max(nanoseconds, 256) >> 6
-    octave = scaled.bit_length() - 3
-    return min((octave << 2) + ((scaled >> octave) & 3), BUCKETS - 1)
-
-
 def bucket_ends(number: int) -> int:
     """The least time in nanoseconds that lies in a later bin."""
     octave, quarter = divmod(number + 1, 4)

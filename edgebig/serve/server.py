@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from time import monotonic_ns
 from typing import Any, cast
@@ -29,9 +30,11 @@ _REMEMBERED = 16  # sets of shapes for each slot
 
 
 class Server:
-    """Serves a session through a segment, one request after the other, in the thread that calls :meth:`run`."""
+    """Serves a session through a segment, in the thread that calls :meth:`run` and in as many more as are asked for."""
 
-    def __init__(self, session: Session, name: str, layout: Layout, *, mode: int = 0o600, spin_us: int = 300) -> None:
+    def __init__(
+        self, session: Session, name: str, layout: Layout, *, mode: int = 0o600, spin_us: int = 300, workers: int = 1
+    ) -> None:
         """Makes the segment; clients find it from now on.
 
         Args:
@@ -39,20 +42,19 @@ class Server:
             name: of the segment.
             layout: of :func:`edgebig.serve.layout.plan` for the session's inputs and outputs.
             mode: permissions of the segment's file.
-            spin_us: microseconds for which an idle server looks for the next request before it sleeps.
+            spin_us: microseconds for which an idle server looks for the next request instead of sleeping.
+            workers: how many requests may run at once.
 
         Raises:
-            UsageError, OutputError, BackendError: as :func:`edgebig.serve.segment.create`.
+            UsageError: fewer slots than workers; or as :func:`edgebig.serve.segment.create`.
+            OutputError, BackendError: as there.
         """
-        self._session, self._name = session, name
+        if not 1 <= workers <= layout.slot_count:
+            raise UsageError(f"{workers} workers never have work at {layout.slot_count} slots: give more --slots")
+        self._session, self._name, self._workers = session, name, workers
         self._segment = segments.create(name, layout, mode)
         self._slots = [_Slot(self._segment, number) for number in range(layout.slot_count)]
-        self._spin = Spin(spin_us * 1000)
-        self._next = 0
-        memory = self._segment.memory
-        self._counts = np.frombuffer(memory, np.uint64, 4, at.CALLS)
-        self._service = np.frombuffer(memory, np.uint64, at.BUCKETS, at.SERVICE_TIMES)
-        self._trips = np.frombuffer(memory, np.uint64, at.BUCKETS, at.ROUND_TRIPS)
+        self._spin_ns = spin_us * 1000
         self._stop = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="edgebig-serve", daemon=True)
 
@@ -63,16 +65,39 @@ class Server:
         words.store32(at.STATE, at.SERVING)
         if not self._keeper.is_alive():
             self._keeper.start()
+        ending = threading.Event()
+        others = [
+            # only one of them looks: the others would do it in vain
+            threading.Thread(target=self._work, args=(ending.is_set, 0, number), name=f"edgebig-serve-{number}")
+            for number in range(1, self._workers)
+        ]
+        for other in others:
+            other.start()
+        try:
+            self._work(stop, self._spin_ns, 0)
+        finally:
+            ending.set()
+            words.add32(at.BELL, 1)
+            words.wake(at.BELL)
+            for other in others:
+                other.join()
+
+    def _work(self, stop: Callable[[], bool], spin_ns: int, following: int) -> None:
+        """Takes requests, beginning with the slot of that number, and runs them."""
+        words, layout, spin = self._segment.words, self._segment.layout, Spin(spin_ns)
+        where = layout.slots_offset, layout.slot_stride, layout.slot_count
+        asked = len(layout.inputs) * at.ENTRY.size
+        idle_since, look = monotonic_ns(), spin.look()
         while not stop():
-            bell = words.load32(at.BELL)
-            slot = self._requested()
-            if slot is None:
-                spin = self._spin.limit()
-                start = monotonic_ns()
-                found = words.wait_while(at.BELL, at.SLEEPING, bell, _WAIT, spin)
-                self._spin.learn(found != bell, monotonic_ns() - start)
-            else:
-                self._serve(slot)
+            found = words.next_request(*where, following, asked, _WAIT, look)
+            if found is None:
+                look = 0
+                continue
+            number, start, written = found
+            self._serve(self._slots[number], start, written)
+            following = number + 1
+            spin.learn(start - idle_since)
+            idle_since, look = monotonic_ns(), spin.look()
 
     def close(self) -> None:
         """Takes the segment away; requests that wait are answered with ``SERVER_STOPPED``."""
@@ -83,47 +108,27 @@ class Server:
         words.store32(at.STATE, at.GONE)
         for slot in self._slots:
             if words.swap32(slot.state, at.REQUEST, at.RUNNING):
-                slot.answer(at.SERVER_STOPPED, "the server was stopped")
+                slot.answer(at.SERVER_STOPPED, "the server was stopped", monotonic_ns())
         words.wake(at.RELEASED)
         segments.remove(self._name, self._segment)
 
-    def _requested(self) -> _Slot | None:
-        """The next slot with a request, in turn, now in the state ``RUNNING``."""
-        words, count = self._segment.words, len(self._slots)
-        for i in range(count):
-            slot = self._slots[(self._next + i) % count]
-            if words.load32(slot.state) == at.REQUEST and words.swap32(slot.state, at.REQUEST, at.RUNNING):
-                self._next = slot.number + 1
-                return slot
-        return None
-
-    def _serve(self, slot: _Slot) -> None:
-        words = self._segment.words
-        start = monotonic_ns()
-        words.store64(at.RUNNING_SINCE, start)
-        status, text = at.OK, ""
+    def _serve(self, slot: _Slot, start: int, written: bytes) -> None:
+        status, text, ran, said = at.OK, "", 0, b""
         try:
-            run = slot.prepare(self._session)
+            call = slot.prepare(self._session, written)
             begun = monotonic_ns()
-            results = run()
-            slot.ran = monotonic_ns() - begun
-            refused = slot.put(results)
+            results = call.run()
+            ran = monotonic_ns() - begun
+            said, refused = slot.put(call, results)
             if refused:
-                status, text = at.OUTPUT_TOO_LARGE, refused
+                status, text, ran = at.OUTPUT_TOO_LARGE, refused, 0
         except InputError as error:
             status, text = at.BAD_INPUT, str(error)
         except EdgebigError as error:
             status, text = at.BACKEND_FAILED, str(error)
         except Exception as error:  # one request's trouble must not end the others' server
             status, text = at.BACKEND_FAILED, f"internal error: {type(error).__name__}: {error}"
-        end = monotonic_ns()
-        self._service[at.bucket(end - start)] += np.uint64(1)
-        self._trips[at.bucket(end - min(slot.submitted(), start))] += np.uint64(1)
-        self._counts[0] += np.uint64(1)
-        if status != at.OK:
-            self._counts[1 if status == at.BAD_INPUT else 2] += np.uint64(1)
-        words.store64(at.RUNNING_SINCE, 0)
-        slot.answer(status, text)
+        slot.answer(status, text, start, ran, said)
 
     def _keep(self) -> None:
         """Shows that the process lives, and frees the slots of clients that do not."""
@@ -133,7 +138,24 @@ class Server:
             for number in range(layout.slot_count):
                 owner = words.load64(layout.slot(number))
                 if owner not in (0, at.TAKEN_BACK) and is_dead(owner) and reclaim(self._segment, number, owner):
-                    self._counts[3] += np.uint64(1)
+                    words.store64(at.RECLAIMED, words.load64(at.RECLAIMED) + 1)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What runs for inputs of certain shapes.
+
+    Attributes:
+        feeds: the inputs, arrays over the slot.
+        run: gives the outputs by name.
+        bound: where every output has an array over the slot that the engine writes: these; otherwise nothing.
+        said: their entries.
+    """
+
+    feeds: dict[str, Array]
+    run: Run
+    bound: tuple[tuple[str, Array], ...] = ()
+    said: bytes = b""
 
 
 class _Slot:
@@ -147,57 +169,63 @@ class _Slot:
         layout = segment.layout
         self.number, self.place = number, layout.slot(number)
         self.state = self.place + at.SLOT_STATE
-        self.ran = 0
         self._words, self._memory = segment.words, segment.memory
         self._inputs, self._outputs = layout.inputs, layout.outputs
         self._message = self.place + layout.message
-        self._entries = slice(self.place + at.ENTRIES, self.place + at.ENTRIES + len(self._inputs) * at.ENTRY.size)
-        self._calls: dict[bytes, tuple[dict[str, Array], Run]] = {}
+        self._said = at.ENTRIES + len(self._inputs) * at.ENTRY.size
+        self._calls: dict[bytes, _Call] = {}
         self._places: dict[tuple[str, at.Shape], tuple[Array, bytes]] = {}
         self._flags = [tensor.spec.name for tensor in self._inputs if tensor.spec.dtype == "bool"]
 
-    def submitted(self) -> int:
-        """When the client says that it sent the request: for statistics only."""
-        return int(self._words.load64(self.place + at.SUBMITTED))
-
-    def prepare(self, session: Session) -> Run:
-        """Runs the session on arrays over the inputs, of the shapes that the client wrote.
+    def prepare(self, session: Session, written: bytes) -> _Call:
+        """Runs the session on arrays over the inputs, of the shapes that the client wrote in their entries.
 
         Where the engine can, it reads and writes in the slot itself.
 
         Raises:
             InputError: a dtype, rank or size that does not fit.
         """
-        written = self._memory[self._entries]
-        if written not in self._calls:
+        call = self._calls.get(written)
+        if call is None:
             feeds = {
                 tensor.spec.name: self._view(tensor, _shape(tensor, written[i * at.ENTRY.size :]))
                 for i, tensor in enumerate(self._inputs)
             }
             if len(self._calls) >= _REMEMBERED:
                 self._calls.clear()
-            self._calls[written] = feeds, self._bound(session, feeds) or partial(session.run, feeds)
-        feeds, run = self._calls[written]
+            call = self._calls[written] = self._bound(session, feeds) or _Call(feeds, partial(session.run, feeds))
         for name in self._flags:
-            if feeds[name].size and feeds[name].view(np.uint8).max() > 1:
+            array = call.feeds[name]
+            if array.size and array.view(np.uint8).max() > 1:
                 raise InputError(f"input {name!r} is bool: its bytes must be 0 or 1")
-        return run
+        return call
 
-    def _bound(self, session: Session, feeds: dict[str, Array]) -> Run | None:
+    def _bound(self, session: Session, feeds: dict[str, Array]) -> _Call | None:
         """Runs on inputs and, where their shapes are known, outputs in the slot; ``None`` if the engine cannot."""
         shapes = {name: array.shape for name, array in feeds.items()}
-        buffers = dict(feeds)
+        bound: dict[str, Array] = {}
         for tensor in self._outputs:
             shape = output_shape(tensor.spec, session.inputs, shapes)
             if shape is not None and math.prod(shape) * tensor.dtype.itemsize <= tensor.capacity:
-                buffers[tensor.spec.name] = self._view(tensor, shape)
+                bound[tensor.spec.name] = self._view(tensor, shape)
         try:
-            return session.bind(shapes, buffers=buffers).run
+            run = session.bind(shapes, buffers={**feeds, **bound}).run
         except UsageError:
             return None
+        if len(bound) < len(self._outputs):
+            return _Call(feeds, run)
+        said = b"".join(at.entry(tensor.spec.dtype, bound[tensor.spec.name].shape) for tensor in self._outputs)
+        return _Call(feeds, run, tuple(bound.items()), said)
 
-    def put(self, results: Mapping[str, Array]) -> str:
-        """Has the outputs in the slot; what is wrong with them, if something is."""
+    def put(self, call: _Call, results: Mapping[str, Array]) -> tuple[bytes, str]:
+        """Has the outputs in the slot; returns their entries, and what is wrong with them, if something is."""
+        for name, array in call.bound:
+            if results[name] is not array:
+                break
+        else:
+            if call.said:
+                return call.said, ""
+        entries = []
         for tensor in self._outputs:
             array = results[tensor.spec.name]
             key = (tensor.spec.name, array.shape)
@@ -205,30 +233,31 @@ class _Slot:
             if place is None:
                 refused = _does_not_fit(tensor, array)
                 if refused:
-                    return refused
+                    return b"", refused
                 if len(self._places) >= _REMEMBERED * len(self._outputs):
                     self._places.clear()
                 place = self._view(tensor, array.shape), at.entry(tensor.spec.dtype, array.shape)
                 self._places[key] = place
             if cast(object, array.base) is not self._memory:  # otherwise the engine has written it there
                 np.copyto(place[0], array, casting="no")
-            start = self.place + tensor.entry
-            self._memory[start : start + at.ENTRY.size] = place[1]
-        return ""
+            entries.append(place[1])
+        return b"".join(entries), ""
 
-    def answer(self, status: int, text: str) -> None:
-        """Hands the slot back to its client, or frees it where the client is gone."""
-        words, message = self._words, text.encode()[: at.MESSAGE_SIZE - 1]
-        self._memory[self._message : self._message + len(message) + 1] = message + b"\0"
-        words.store64(self.place + at.RUN_TIME, self.ran if status == at.OK else 0)
-        words.store64(self.place + at.ANSWERED, words.load64(self.place + at.SEQUENCE))
-        words.store32(self.place + at.MESSAGE_LENGTH, len(message))
-        words.store32(self.place + at.STATUS, status)
-        if not words.swap32(self.state, at.RUNNING, at.DONE):  # DROPPED: nobody waits for it
-            words.store32(self.state, at.IDLE)
-            free(words, self.place)
-        elif words.load32(self.place + at.WAITING):
-            words.wake(self.state)
+    def answer(self, status: int, text: str, start: int, ran: int = 0, said: bytes = b"") -> None:
+        """Hands the slot back to its client, or frees it where the client is gone.
+
+        Args:
+            status, text: what to say.
+            start: when the request was taken, in nanoseconds of the monotonic clock.
+            ran: nanoseconds that the model took.
+            said: the outputs' entries.
+        """
+        message = text.encode()[: at.MESSAGE_SIZE - 1]
+        if message:
+            self._memory[self._message : self._message + len(message) + 1] = message + b"\0"
+        if not self._words.answer(self.place, status, len(message), start, ran, self._said, said):
+            self._words.store32(self.state, at.IDLE)  # DROPPED: nobody waits for it
+            free(self._words, self.place)
 
     def _view(self, tensor: Tensor, shape: at.Shape) -> Array:
         return np.ndarray(shape, tensor.dtype, self._memory, self.place + tensor.offset)

@@ -25,6 +25,8 @@ typedef char needs_64_bits[sizeof(void *) == 8 ? 1 : -1];
 #define SLICE_NS INT64_C(100000000) /* between two looks at whether the server lives */
 #define STALE_NS INT64_C(2000000000)
 #define LOOKS 64 /* at a word between two looks at the clock */
+#define LOST_NS 50000 /* more than that between them, and somebody needs this core: who sleeps is woken up sooner */
+#define WAITS 8       /* that are remembered */
 
 struct edgebig_shm {
     int file;
@@ -35,9 +37,10 @@ struct edgebig_shm {
     uint32_t inputs, outputs, slots;
     uint64_t owner;
     int64_t spin_ns;
-    int64_t typical_ns; /* of the last round trips */
+    int64_t waits[WAITS]; /* of the last requests, for their answers */
+    uint32_t waited;
     uint64_t sequence;
-    uint32_t next;
+    uint32_t before, last; /* slots that were taken */
     edgebig_shm_tensor *tensors;
     uint64_t *offsets;
     char *names;
@@ -286,6 +289,7 @@ int edgebig_shm_open(edgebig_shm **made, const char *name, int timeout_ms)
         nanosleep(&pause, NULL);
     }
     client->spin_ns = 300000;
+    client->last = 1;
     *made = client;
     return EDGEBIG_SHM_OK;
 }
@@ -362,17 +366,19 @@ static uint64_t bytes_of(uint32_t dtype, uint32_t rank, const int64_t *dims)
     return bytes;
 }
 
-/* Free slots are looked for from where the last one was found, so that threads do not all try the first. */
+/* A client alternates between two slots, if they are free. The caches of the server's core still hold what it has read
+ * and written in the one before, and to take those lines back makes a copy into it three times as slow. */
 static int try_acquire(edgebig_shm *client, edgebig_shm_slot *slot)
 {
-    uint32_t i, n, first = __atomic_load_n(&client->next, __ATOMIC_RELAXED);
+    uint32_t i, n, first = __atomic_load_n(&client->before, __ATOMIC_RELAXED);
     for (i = 0; i < client->slots; i++) {
         n = (first + i) % client->slots;
         slot->base = client->base + client->slots_offset + n * client->slot_stride;
         if (LOAD(&request(slot)->owner) == 0 && swap64(&request(slot)->owner, 0, client->owner)) {
             STORE(&request(slot)->waiting, 0); /* an owner that died asleep had set it */
             STORE(&request(slot)->state, EDGEBIG_SHM_IDLE);
-            __atomic_store_n(&client->next, n, __ATOMIC_RELAXED);
+            first = __atomic_exchange_n(&client->last, n, __ATOMIC_RELAXED);
+            __atomic_store_n(&client->before, first, __ATOMIC_RELAXED);
             return 1;
         }
     }
@@ -455,31 +461,44 @@ int edgebig_shm_submit(edgebig_shm_slot *slot)
     return EDGEBIG_SHM_OK;
 }
 
-/* Looks for the answer for a short while, unless answers have lately taken longer than that: then looking would only
- * keep a core from whoever works on the answer. */
-static void spin_for(edgebig_shm *client, const uint32_t *state, int64_t end)
+static void spin_until(const uint32_t *state, int64_t end)
 {
-    int64_t limit = __atomic_load_n(&client->spin_ns, __ATOMIC_RELAXED), now = now_ns(), until = now + limit;
+    int64_t now = now_ns(), last = now;
     int i;
-    if (__atomic_load_n(&client->typical_ns, __ATOMIC_RELAXED) > limit)
-        return;
-    for (until = until < end ? until : end; now < until; now = now_ns()) {
+    while (now < end && now - last <= LOST_NS) {
         for (i = 0; i < LOOKS; i++) {
             if (LOAD(state) == EDGEBIG_SHM_DONE)
                 return;
             relax();
         }
         sched_yield(); /* the server may be waiting for this very core */
+        last = now;
+        now = now_ns();
     }
+}
+
+/* How long to look for an answer before sleeping: not at all where the median of the last eight took longer than the
+ * limit, as looking in vain would only keep a core from whoever works on the answer. */
+static int64_t look_for(const edgebig_shm *client)
+{
+    int64_t limit = __atomic_load_n(&client->spin_ns, __ATOMIC_RELAXED), longer = 0;
+    int i;
+    for (i = 0; i < WAITS; i++)
+        longer += __atomic_load_n(&client->waits[i], __ATOMIC_RELAXED) > limit;
+    return longer < WAITS / 2 ? limit : 0;
+}
+
+static void learn(edgebig_shm *client, int64_t wait)
+{
+    uint32_t number = __atomic_fetch_add(&client->waited, 1, __ATOMIC_RELAXED) % WAITS;
+    __atomic_store_n(&client->waits[number], wait, __ATOMIC_RELAXED);
 }
 
 static int take_answer(edgebig_shm_slot *slot)
 {
     struct edgebig_shm_request *r = request(slot);
-    int64_t typical = __atomic_load_n(&slot->client->typical_ns, __ATOMIC_RELAXED);
     uint32_t status = r->status;
-    typical += (now_ns() - (int64_t)slot->submitted_ns - typical) / 4;
-    __atomic_store_n(&slot->client->typical_ns, typical, __ATOMIC_RELAXED);
+    learn(slot->client, now_ns() - (int64_t)slot->submitted_ns);
     slot->submitted = 0;
     if (r->answered != slot->sequence || status > EDGEBIG_SHM_STOPPED)
         return EDGEBIG_SHM_LAYOUT;
@@ -488,14 +507,15 @@ static int take_answer(edgebig_shm_slot *slot)
 
 int edgebig_shm_wait(edgebig_shm_slot *slot, int timeout_ms)
 {
-    int64_t end = now_ns() + (int64_t)timeout_ms * 1000000, left;
+    int64_t now = now_ns(), end = now + (int64_t)timeout_ms * 1000000, left, until;
     struct edgebig_shm_request *r = request(slot);
     uint32_t state;
     int rc;
     if (slot->base == NULL || !slot->submitted)
         return EDGEBIG_SHM_ARGUMENT;
+    until = now + look_for(slot->client);
     if (LOAD(&r->state) != EDGEBIG_SHM_DONE)
-        spin_for(slot->client, &r->state, end);
+        spin_until(&r->state, until < end ? until : end);
     while (LOAD(&r->state) != EDGEBIG_SHM_DONE) {
         left = end - now_ns();
         if (left <= 0)

@@ -119,7 +119,8 @@ const edgebig_shm_tensor *edgebig_shm_output(const edgebig_shm *client, uint32_t
 /* Its number, or -1. */
 int edgebig_shm_find_input(const edgebig_shm *client, const char *name);
 int edgebig_shm_find_output(const edgebig_shm *client, const char *name);
-/* Microseconds for which edgebig_shm_wait looks for the answer before it sleeps; 50 at first, 0 for never. */
+/* Microseconds for which edgebig_shm_wait looks for the answer before it sleeps, where answers have lately come so
+ * fast; 300 at first, 0 for never. */
 void edgebig_shm_set_spin(edgebig_shm *client, int microseconds);
 
 /* Whether the server lives: OK, GONE or STALE. */

@@ -14,6 +14,7 @@
 #define EDGEBIG_SHM_ENTRIES 64u
 #define EDGEBIG_SHM_MESSAGE_SIZE 512u
 #define EDGEBIG_SHM_FOREIGN 0x80000000u
+#define EDGEBIG_SHM_BINS 128u
 
 enum { EDGEBIG_SHM_STATE_STARTING = 0, EDGEBIG_SHM_STATE_SERVING = 1, EDGEBIG_SHM_STATE_GONE = 2 };
 enum {
@@ -67,8 +68,8 @@ struct edgebig_shm_header {
     uint64_t reclaimed;
     char reserved_5[32];
 
-    uint64_t service_times[128]; /* 448 */
-    uint64_t round_trips[128];   /* 1472 */
+    uint64_t service_times[EDGEBIG_SHM_BINS]; /* 448 */
+    uint64_t round_trips[EDGEBIG_SHM_BINS];   /* 1472 */
 };
 
 struct edgebig_shm_descriptor {

@@ -89,6 +89,19 @@ static void slots(edgebig_shm *model)
     expect(edgebig_shm_output_data(&one, 0, NULL) == NULL, "released");
 }
 
+static void turns(edgebig_shm *model)
+{
+    edgebig_shm_slot slot;
+    const void *places[4];
+    int i;
+    for (i = 0; i < 4; i++) {
+        expect(edgebig_shm_acquire(model, &slot, 0) == EDGEBIG_SHM_OK, "a slot");
+        places[i] = edgebig_shm_input_data(&slot, 0);
+        edgebig_shm_release(&slot);
+    }
+    expect(places[0] != places[1] && places[0] == places[2] && places[1] == places[3], "two slots in turn");
+}
+
 static void names(edgebig_shm *model, const char *name)
 {
     edgebig_shm *other;
@@ -114,6 +127,7 @@ int main(int argc, char **argv)
     names(model, argv[1]);
     refusals(model);
     slots(model);
+    turns(model);
     edgebig_shm_close(model);
     return failures != 0;
 }

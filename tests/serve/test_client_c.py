@@ -140,6 +140,20 @@ def test_processes_share_the_slots(server: Served, stress: Path) -> None:
     assert [client.communicate(timeout=120)[0] for client in clients] == ["0 of 1 threads failed\n"] * 3
 
 
+def test_several_workers_and_clients_killed_at_any_moment(bundle: Path, stress: Path) -> None:
+    random = np.random.default_rng(1)
+    with served.serving(bundle, "--shapes", "x:8x3", "--slots", "3", "--workers", "3") as server:
+        assert run(stress, server.name, 4, 200) == "0 of 4 threads failed\n"
+        for _ in range(6):
+            client = subprocess.Popen([str(stress), server.name, "3", "100000"], stdout=subprocess.DEVNULL)
+            time.sleep(random.uniform(0.1, 0.3))
+            client.kill()
+            client.wait()
+        assert served.until(lambda: status(server.name)["clients"] == [])
+        assert run(stress, server.name, 4, 50) == "0 of 4 threads failed\n"
+        assert status(server.name)["running_ms"] is None
+
+
 def test_the_example_gives_the_session_s_outputs_bit_for_bit(tmp_path: Path) -> None:
     bundle = tiny.write_bundle(tmp_path / "b", {"model": tiny.two_inputs()}).path
     (tmp_path / "c").mkdir()

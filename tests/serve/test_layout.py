@@ -9,8 +9,6 @@ import numpy as np
 import onnx
 import pytest
 import tiny
-from hypothesis import given
-from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from edgebig.errors import UsageError
@@ -91,16 +89,6 @@ def test_what_cannot_lie_in_shared_memory_is_refused() -> None:
         at.plan([TensorSpec("x", "float32", (10**11,))], [], [(10**11,)], 10)
 
 
-@given(st.integers(0, 2**62))
-def test_a_time_lies_in_its_bin(time: int) -> None:
-    number = at.bucket(time)
-    assert 0 <= number < at.BUCKETS
-    if number < at.BUCKETS - 1:
-        assert time < at.bucket_ends(number)
-    if number > 0:
-        assert at.bucket_ends(number - 1) <= time
-
-
 def test_bins_are_a_quarter_of_a_doubling() -> None:
     assert [at.bucket_ends(n) for n in (0, 3, 4, 47)] == [320, 512, 640, 1048576]
 
@@ -146,13 +134,36 @@ def test_shapes_beyond_memory_are_said_by_the_layout(session: Session) -> None:
             at.plan(session.inputs, session.outputs, sizes, 4)
 
 
-def test_spinning_stops_where_it_is_in_vain_and_comes_back() -> None:
-    spin = Spin(20_000)
-    assert spin.limit() == 20_000
-    for _ in range(8):
-        spin.learn(True, 1_000_000)
-    assert spin.limit() == 0
-    for _ in range(40):
-        spin.learn(True, 5_000)
-    assert spin.limit() == 20_000
-    assert Spin(0).limit() == 0
+def learned(*waits: int, times: int = 40) -> Spin:
+    spin = Spin(300_000)
+    for _ in range(times):
+        for wait in waits:
+            spin.learn(wait)
+    return spin
+
+
+def test_looking_lasts_as_long_as_the_limit_where_waits_are_short() -> None:
+    for spin in (Spin(300_000), learned(5_000), learned(290_000, 10_000), learned(5_000, 5_000, 50_000_000)):
+        assert spin.look() == 300_000
+        assert spin.look(100_000) == 200_000
+        assert spin.look(400_000) == 0
+    assert Spin(0).look() == 0
+
+
+def test_there_is_no_looking_where_waits_are_long() -> None:
+    spin = Spin(300_000)
+    looks = []
+    for _ in range(6):
+        looks.append(spin.look())
+        spin.learn(1_000_000)
+    assert looks == [300_000] * 4 + [0, 0]
+    assert learned(20_000_000, 45_000_000).look() == 0
+
+
+def test_one_pause_changes_nothing() -> None:
+    spin = learned(5_000)
+    spin.learn(3_000_000_000)
+    assert spin.look() == 300_000
+    slow = learned(33_000_000)
+    slow.learn(1_000)
+    assert slow.look() == 0

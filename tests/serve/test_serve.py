@@ -13,12 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import served
 import tiny
 from cli_runner import environment, run_process
-from onnx import TensorProto, helper
 from served import Served
 
 from edgebig.errors import BackendError, InputError
@@ -48,27 +46,7 @@ def server(bundle: Path) -> Iterator[Served]:
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``y = x`` after a loop of ``n`` rounds of some hundred µs each."""
-    return tiny.write_bundle(tmp_path_factory.mktemp("slow") / "b", {"model": slow_model()}).path
-
-
-def slow_model() -> onnx.ModelProto:
-    size, value = [200, 200], helper.make_tensor_value_info
-    nodes = [
-        helper.make_node("MatMul", ["a", "a"], ["p"]),
-        helper.make_node("Clip", ["p", "low", "high"], ["b"]),
-        helper.make_node("Identity", ["go"], ["on"]),
-    ]
-    ins = [value("i", TensorProto.INT64, []), value("go", TensorProto.BOOL, []), value("a", TensorProto.FLOAT, size)]
-    outs = [value("on", TensorProto.BOOL, []), value("b", TensorProto.FLOAT, size)]
-    limits = [helper.make_tensor(name, TensorProto.FLOAT, [], [x]) for name, x in (("low", 0.0), ("high", 1.0))]
-    body = helper.make_graph(nodes, "round", ins, outs, limits)
-    graph = helper.make_graph(
-        [helper.make_node("Loop", ["n", "", "x"], ["y"], body=body)],
-        "slow",
-        [helper.make_tensor_value_info("n", TensorProto.INT64, []), helper.make_tensor_value_info("x", 1, size)],
-        [helper.make_tensor_value_info("y", 1, size)],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+    return tiny.write_bundle(tmp_path_factory.mktemp("slow") / "b", {"model": served.slow_model()}).path
 
 
 def rows(count: int, seed: int = 0) -> np.ndarray:  # type: ignore[type-arg]
@@ -96,6 +74,16 @@ def test_a_slot_is_written_and_read_in_place(server: Served, bundle: Path) -> No
             found = slot.output("y")
             assert not found.flags.writeable
             np.testing.assert_array_equal(found, session.run({"x": rows(5, seed)})["y"])
+
+
+def test_a_client_alternates_between_two_slots(server: Served) -> None:
+    with Client(server.name) as client:
+        places = []
+        for _ in range(4):
+            with client.slot() as slot:
+                places.append(slot.input("x").ctypes.data)
+    assert places[:2] == places[2:]
+    assert places[0] != places[1]
 
 
 def test_arrays_of_any_strides_are_taken(server: Served) -> None:
