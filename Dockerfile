@@ -23,13 +23,14 @@ FROM ${BASE_IMAGE} AS wheel
 # Each base has its own versions, so none is pinned.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3-pip python3-venv \
+    && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends gcc libc6-dev python3-dev python3-pip python3-venv \
     && rm -rf /var/lib/apt/lists/*
 # NVIDIA's images may constrain pip to their own versions; this environment is apart from theirs.
 ENV PIP_CONSTRAINT= PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_INPUT=1
 WORKDIR /src
-# Without setup.py the wheel is pure Python: the one compiled part only speeds up calibration, which happens elsewhere.
-COPY LICENSE MANIFEST.in README.md pyproject.toml setup.cfg ./
+# 'edgebig serve' needs the compiled part; its compiler stays in this stage.
+COPY LICENSE MANIFEST.in README.md pyproject.toml setup.cfg setup.py ./
+COPY examples/c/edgebig_shm_layout.h examples/c/
 COPY calibration calibration
 COPY recipes recipes
 COPY edgebig edgebig
@@ -48,6 +49,7 @@ RUN apt-get update \
     && /opt/edgebig/bin/pip install "$(echo /tmp/dist/edgebig-*.whl)[${EXTRAS}]" \
     && rm -rf /tmp/dist \
     && /opt/edgebig/bin/edgebig --version \
+    && /opt/edgebig/bin/python -c 'import edgebig.serve._shared' \
     && if /opt/edgebig/bin/python -c 'import torch' 2>/dev/null; then echo 'torch must not be here' >&2; exit 1; fi \
     && useradd --create-home --uid 10001 edgebig
 ARG NEEDS=gpu,tensorrt
