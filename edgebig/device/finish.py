@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
-import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -21,12 +21,12 @@ from edgebig.build.timing_cache import TimingCache
 from edgebig.bundle import FINISHED, MANIFEST, Bundle, Engine, Part, hash_file, manifest_text, sync
 from edgebig.compatibility import Machine, sm
 from edgebig.device.facts import Facts, read_facts
+from edgebig.device.folders import clean, hold, is_open, is_writable
 from edgebig.device.golden import OpenEngine, check_golden, open_engine
 from edgebig.device.history import Expected, History, TimeLeft, timing_folder
-from edgebig.device.locking import only_one
 from edgebig.device.preflight import Preflight, machine_line, preflight, this_build
 from edgebig.device.store import Store, engines_folder, with_stored, write_synced
-from edgebig.device.timing import device_key
+from edgebig.device.timing import device_key, remove_partials
 from edgebig.errors import BackendError, OutputError, TargetError, UsageError
 
 Say = Callable[[str], None]
@@ -98,6 +98,8 @@ def finish(
         AccuracyError: the new engine differs; the old one is kept.
         OutputError: the disk is full, or neither the bundle nor the folder for engines can be written.
     """
+    if min_sqnr is not None and math.isnan(min_sqnr):
+        raise UsageError("the least SQNR is a number of decibels, found nan")
     listener, bundle = listener or Listener(), Bundle.open(path)
     options = options_of(bundle) if options is None else options
     shared = None if timing_cache is None else Path(timing_cache)
@@ -112,21 +114,34 @@ def finish(
     listener.say(machine_line(facts.machine))
     if options.dla_core is not None and facts.machine.dla_cores == 0:
         raise TargetError(f"DLA core {options.dla_core} was asked for and this machine has no DLA: leave it out")
-    waiting = f"another process is finishing {bundle.path}: waiting for it"
-    fallback = engines_folder() / f"{re.sub(r'[^A-Za-z0-9]+', '-', str(bundle.path.resolve()))[-100:]}.lock"
-    with only_one(bundle.path, fallback, lambda: listener.say(waiting)):
+    with ExitStack() as held:
+        hold(bundle, held, listener.say)
         bundle = Bundle.open(path)
         bundle.verify()
+        clean(bundle)
+        stored: list[tuple[str, Engine, Path]] = []
         for name in names:
             whole = with_stored(bundle, name, facts.machine)
             found = preflight(whole, name, facts.machine, dla=options.dla_core)
             if found.fitting is not None and not force:
-                listener.say(f"{name}: {found.fitting.path} runs here: nothing to build")
-                bundle = whole
+                said = f"{found.fitting.path} runs here: nothing to build"
+                listener.say(f"{name}: {said}{_other(found.fitting, options)}")
+                if found.fitting not in bundle.part(name).engines:
+                    stored.append((name, found.fitting, whole.file(found.fitting.path)))
                 continue
             work = _Finishing(bundle, name, flavour, options, facts, listener, shared)
             bundle = work.run(found, opened, min_sqnr)
+    for name, engine, place in stored:  # not before: what is published must lie in the bundle
+        bundle = bundle.with_engine(name, engine, place)
     return bundle
+
+
+def _other(engine: Engine, options: BuildOptions) -> str:
+    """What to add where an engine that runs was built with other options than are asked for."""
+    built = (engine.built or {}).get("options")
+    if built in (None, options.key()):
+        return ""
+    return " (other options were asked for: --force builds it anew with them)"
 
 
 def options_of(bundle: Bundle, asked: Mapping[str, Any] | None = None) -> BuildOptions:
@@ -184,8 +199,7 @@ class _Finishing:
         self.bundle, self.name, self.part = bundle, part, bundle.part(part)
         self.flavour, self.options, self.facts, self.listener = flavour, options, facts, listener
         self.machine: Machine = facts.machine
-        own = bundle.path / FINISHED
-        self.is_writable = is_writable(bundle.path) and (not own.exists() or is_writable(own))
+        self.is_writable = is_open(bundle)
 
     def run(self, found: Preflight, opened: OpenEngine, min_sqnr: float | None) -> Bundle:
         """Builds, compares, and puts the engine into its place."""
@@ -264,10 +278,11 @@ class _Finishing:
         for line in found.dla:
             listener.say(f"{self.name}: {line}")
         listener.begin(self.name, found.seconds)
+        remove_partials()
         cache = TimingCache.open(timing_folder(), self.flavour, device_key(machine), self.options)
         shared = self.shared if self.flavour.has_timing_cache else None
         if shared is not None and shared.exists():
-            cache.import_(shared)
+            cache.join(shared)
         past = this_build(self.bundle, self.name, machine, self.flavour.name)
         clock = TimeLeft(Expected(found.seconds, found.basis, found.marks))
 
@@ -292,11 +307,11 @@ class _Finishing:
             taken = built.layers - len(built.beside_dla)
             listener.say(f"{self.name}: the DLA takes {taken} of {built.layers} layers{'; ' + rest if names else ''}")
         if cache.declined:
-            listener.say(f"{self.name}: TensorRT declined the timing cache, of another CUDA or driver: timed anew")
+            listener.say(f"{self.name}: TensorRT declined a timing cache, of another CUDA or driver: timed anew")
         if shared is not None:
             try:
                 cache.export(shared)
-            except OutputError as error:  # the engine is worth more
+            except (OutputError, UsageError) as error:  # the engine is worth more
                 listener.say(f"{self.name}: {error}")
         elif self.shared is not None:
             listener.say(f"{self.name}: {self.flavour} times nothing: {self.shared} is left alone")
@@ -330,19 +345,6 @@ class _Finishing:
         """Engines that came with the bundle stay; a device's own are replaced by its next one."""
         same = (old.kind, old.hardware, old.dla) == (new.kind, new.hardware, new.dla)
         return old.path.startswith(FINISHED) and same
-
-
-def clean(bundle: Bundle) -> None:
-    """Removes what an interrupted finish left in ``finished/``. The lock is held."""
-    for file in (bundle.path / FINISHED).glob("*"):
-        if f"{FINISHED}{file.name}" not in bundle.manifest.files:
-            with suppress(OSError):
-                file.unlink()
-
-
-def is_writable(folder: Path) -> bool:
-    """Whether files can be made there; on a read-only file system not even by root."""
-    return os.access(folder, os.W_OK | os.X_OK)
 
 
 def _profiles(part: Part) -> Sequence[dict[str, Profile]]:

@@ -53,9 +53,13 @@ class Store:
         self.folder = engines_folder() / digest[:32]
 
     def place(self, part: str, engine: Engine, device: str) -> Path:
-        """Where an engine of this kind, version, capability and device lies."""
+        """Where a new engine goes: a name of its own, so that the old one stays until :meth:`add` records the new one.
+
+        The name begins with a key of part, kind, version, capability, DLA core and device, which the record has too.
+        """
         key = json.dumps([part, engine.kind, engine.version, engine.hardware, engine.dla, device])
-        return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.engine"
+        digest, own = (hashlib.sha256(text.encode()).hexdigest() for text in (key, engine.path))
+        return self.folder / f"{digest[:24]}.{own[:8]}.engine"
 
     def find(self, part: str, machine: Machine) -> tuple[Engine, Path] | None:
         """The first engine that fits the machine and whose hash is the one that was recorded."""
@@ -63,7 +67,7 @@ class Store:
             try:
                 data = json.loads(record.read_text(encoding="utf-8"))
                 engine, expected = Engine.from_json(data["engine"]), File.from_json(data["file"])
-                path = record.with_suffix(".engine")
+                path = self.folder / _plain(data["name"])
                 if data["part"] == part and not engine_fits(engine, machine) and hash_file(path) == expected:
                     return engine, path
             except (OSError, ValueError, KeyError, TypeError):
@@ -76,17 +80,30 @@ class Store:
         Raises:
             OutputError: the folder cannot be written.
         """
-        record = {"part": part, "engine": asdict(engine), "file": asdict(hash_file(path))}
+        record = {"part": part, "name": path.name, "engine": asdict(engine), "file": asdict(hash_file(path))}
+        place = path.with_name(f"{path.name.partition('.')[0]}.json")
         try:
-            write_synced(path.with_suffix(".json"), json.dumps(record, indent=1).encode())
+            write_synced(place, json.dumps(record, indent=1).encode())
         except OSError as error:
             raise OutputError(f"cannot write {path.parent}: {error.strerror}") from error
 
     def clean(self) -> None:
-        """Removes what an interrupted finish left; the bundle's lock is held."""
-        for file in self.folder.glob(".*"):
-            with suppress(OSError):
-                file.unlink()
+        """Removes engines that no record names, and what else an interrupted finish left; the folder's lock is held."""
+        named = set()
+        for record in self.folder.glob("*.json"):
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                named.add(json.loads(record.read_text(encoding="utf-8"))["name"])
+        for file in self.folder.iterdir() if self.folder.is_dir() else ():
+            if file.name.startswith(".") or (file.suffix == ".engine" and file.name not in named):
+                with suppress(OSError):
+                    file.unlink()
+
+
+def _plain(name: str) -> str:
+    """A file's name alone, of a record that anything may have written."""
+    if name != Path(name).name:
+        raise ValueError(name)
+    return name
 
 
 def with_stored(bundle: Bundle, part: str, machine: Machine) -> Bundle:

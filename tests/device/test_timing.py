@@ -5,7 +5,9 @@ TensorRT itself is the recording module of tests/build: only it could join what 
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import pytest
 pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed")
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "build"))
+import trt_fake
 from device.machines import FACTS, L4, l4_bundle, on_the_cpu
 from trt_fake import make_trt
 
@@ -94,6 +97,60 @@ def test_finish_reads_and_writes_the_fleets_file(tmp_path: Path, monkeypatch: py
     assert Bundle.open(tmp_path / "c").part().engines == ()
     assert any("cannot write" in line for line in built(tmp_path / "d", timing_cache="/proc/absent/fleet.timing"))
     assert len(Bundle.open(tmp_path / "d").part().engines) == 1
+
+
+def test_the_fleets_file_needs_no_folder_of_this_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A build takes many minutes: where only the device's own folder cannot be written nothing of it is lost."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("EDGEBIG_ENGINES", str(tmp_path / "file"))
+    fleet = tmp_path / "fleet.timing"
+    built(tmp_path / "a", timing_cache=fleet)
+    assert read_timing(fleet) == (KEY, b"kernel-of-10.3.0")
+    write_timing(fleet, KEY, b"kernel-of-theirs")
+    built(tmp_path / "b", timing_cache=fleet)
+    assert read_timing(fleet) == (KEY, b"kernel-of-10.3.0 kernel-of-theirs")
+    assert len(Bundle.open(tmp_path / "b").part().engines) == 1
+    assert fleet.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_file_that_cannot_be_read_is_told_before_the_build(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"cannot read the timing cache {tmp_path}: Is a directory"):
+        built(tmp_path / "a", timing_cache=tmp_path)
+    assert Bundle.open(tmp_path / "a").part().engines == ()
+
+
+def test_caches_that_tensorrt_cannot_read_or_join_cost_time_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "model: TensorRT declined a timing cache, of another CUDA or driver: timed anew"
+    real = trt_fake.Config.create_timing_cache
+    written("mine", b"old")
+    import_timing(exported(tmp_path, b"theirs"))
+    with monkeypatch.context() as patch:
+        patch.setattr(trt_fake.Config, "create_timing_cache", lambda config, data: None if data else real(config, data))
+        assert said in built(tmp_path / "a")
+    (entry,) = timing_entries()
+    assert (read_timing(entry.path)[1], entry.pending) == (b"kernel-of-10.3.0", 0)
+    import_timing(exported(tmp_path, b"theirs"))
+    with monkeypatch.context() as patch:
+        patch.setattr(trt_fake.Cache, "combine", lambda cache, other, ignore: False)
+        assert said in built(tmp_path / "b")
+    assert said not in built(tmp_path / "c")
+
+
+def test_what_was_begun_and_never_ended_goes_after_an_hour(tmp_path: Path) -> None:
+    built(tmp_path / "a")
+    old, new = timing_folder() / "tmpa.partial", timing_folder() / "tmpb.partial"
+    old.write_bytes(b"cut")
+    new.write_bytes(b"at work")
+    os.utime(old, (time.time() - 4000,) * 2)
+    built(tmp_path / "b")
+    assert not old.exists() and new.exists()
+
+
+def exported(folder: Path, kernels: bytes) -> Path:
+    write_timing(folder / "other.timing", KEY, kernels)
+    return folder / "other.timing"
 
 
 def test_rtx_leaves_the_file_alone_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
