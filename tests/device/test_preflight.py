@@ -14,8 +14,8 @@ from edgebig.device.history import History
 from edgebig.device.preflight import machine_line, preflight, this_build
 
 OTHER = (
-    "model: the bundle was compiled for l4 (sm_89): 'edgebig finish' builds for this GPU with --any-device alone; compile "
-    "for this device if you can"
+    "model: the bundle was compiled for l4 (sm_89): 'edgebig finish' builds for this GPU with --any-device alone; "
+    "compile for this device if you can"
 )
 UNKNOWN = "model: time to build: unknown (nothing was built on this device yet)"
 THOR = Machine(tensorrt="11.4.1", capability="11.0", device="NVIDIA Jetson AGX Thor Developer Kit", is_jetson=True)
