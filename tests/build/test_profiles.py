@@ -44,6 +44,42 @@ def test_what_the_source_knows_comes_before_a_guess() -> None:
 
 
 @pytest.mark.parametrize(
+    ("shape", "low", "best", "high"),
+    [
+        (("batch", 1, "depth", "height", "width"), (1, 1, 16, 16, 16), (1, 1, 64, 64, 64), (8, 1, 128, 128, 128)),
+        ((None, None, None, None, 4), (1, 16, 16, 16, 4), (1, 64, 64, 64, 4), (8, 128, 128, 128, 4)),
+        (("N", "C", "D", "H", "W"), (1, 1, 16, 16, 16), (1, 1, 64, 64, 64), (8, 16, 128, 128, 128)),
+        (("batch", 3, "t", "h", "w"), (1, 3, 1, 32, 32), (1, 3, 16, 224, 224), (8, 3, 32, 640, 640)),
+        (("b", "t", 3, "h", "w"), (1, 1, 3, 32, 32), (1, 16, 3, 224, 224), (8, 32, 3, 640, 640)),
+        (("batch", "t", "h", "w", 3), (1, 1, 32, 32, 3), (1, 16, 224, 224, 3), (8, 32, 640, 640, 3)),
+        (("batch", "p", "q", "r", "s"), (1,) * 5, (1,) * 5, (8, 16, 16, 16, 16)),
+    ],
+)
+def test_volumes_and_films(
+    shape: tuple[Dim, ...], low: tuple[int, ...], best: tuple[int, ...], high: tuple[int, ...]
+) -> None:
+    assert derived([spec("x", *shape)], {}, {})["x"] == Profile(low, best, high)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "low", "best", "high"),
+    [
+        ("feats", ("T", "N", 80), (1, 1, 80), (128, 1, 80), (512, 8, 80)),
+        ("feats", ("batch", "n_frames", 80), (1, 1, 80), (1, 128, 80), (8, 512, 80)),
+        ("audio_signal", ("batch", 80, "time"), (1, 80, 1), (1, 80, 128), (8, 80, 512)),
+        ("audio", ("batch", "time"), (1, 1600), (1, 16000), (8, 320000)),
+        ("audio", ("batch", 1, "time"), (1, 1, 1600), (1, 1, 16000), (8, 1, 320000)),
+        ("points", ("batch", "n"), (1, 1), (1, 1), (8, 16)),
+        ("pictures", ("t", 3, "h", "w"), (1, 3, 32, 32), (1, 3, 224, 224), (16, 3, 640, 640)),
+    ],
+)
+def test_time_is_told_from_batches_samples_and_pictures(
+    name: str, shape: tuple[Dim, ...], low: tuple[int, ...], best: tuple[int, ...], high: tuple[int, ...]
+) -> None:
+    assert derived([spec(name, *shape)], {}, {})[name] == Profile(low, best, high)
+
+
+@pytest.mark.parametrize(
     ("expression", "extent"),
     [
         ("past + 1", (1, 64, 128)),
