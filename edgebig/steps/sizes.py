@@ -10,8 +10,11 @@ import onnx_ir as ir
 from edgebig.errors import EdgebigError
 from edgebig.graph import Graph
 from edgebig.graph.passes import SetShapes
-from edgebig.graph.shapes import infer_shapes
+from edgebig.graph.shapes import compute_shapes, infer_shapes
 from edgebig.graph.values import static_shape
+
+_ROUNDS = 4
+"""In which shapes that follow from others are computed; two are enough for the decoders that Optimum exports."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,10 @@ def values_of(graph: Graph, shapes: Mapping[str, tuple[int, ...]]) -> Values | N
             infer_shapes(fixed)
     except EdgebigError:
         return None
+    peak, rounds = _peak(fixed.model.graph), 0
+    while peak is None and rounds < _ROUNDS and compute_shapes(fixed):
+        peak, rounds = _peak(fixed.model.graph), rounds + 1
     main = fixed.model.graph
-    peak = _peak(main)
     outside = [_bytes(value) for value in (*main.inputs, *main.outputs)]
     return None if peak is None else Values(peak, sum(size or 0 for size in outside))
 
