@@ -163,7 +163,7 @@ def _role(spec: TensorSpec, position: int) -> Role:
         return "past"
     if "channel" in name and rank == 4:
         return "channels"
-    if rank == 4 and is_float and position in _sides(spec):
+    if rank == 4 and (is_float or spec.dtype == "uint8") and position in _sides(spec):
         return "side"
     if rank == 5 and is_float and position in (space := _space(spec)):
         return space[position]

@@ -91,7 +91,10 @@ class Fitter:
         return next((point for point in points if self._computes(point)), None)
 
     def _near(self, wanted: Sizes) -> Iterator[Sizes]:
-        """Points that differ from the guess in one group of axes, then in two."""
+        """Points that differ from the guess in one group of axes, then in two, then in one axis of a group.
+
+        The last finds an axis that must be the sum of others which look like it.
+        """
         choices = [
             [dict.fromkeys(group, size) for size in _CANDIDATES[self._roles[group[0]]]]
             for group in self._groups(wanted, wanted)
@@ -101,6 +104,11 @@ class Fitter:
             yield from ({**wanted, **option} for option in options)
         for first, second in itertools.combinations(choices, 2):
             yield from ({**wanted, **a, **b} for a, b in itertools.product(first, second))
+        for axis, role in self._roles.items():
+            if axis not in self._fixed:
+                sums = {wanted[axis] + wanted[other] for other in self._roles if other != axis}
+                yield from ({**wanted, axis: size} for size in sorted(sums))
+                yield from ({**wanted, axis: size} for size in _CANDIDATES[role])
 
     def _corner(self, start: Sizes, goal: Sizes) -> dict[str, int]:
         """The sizes nearest to ``goal`` at which the graph computes, from ``start``, where it does.

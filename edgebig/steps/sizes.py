@@ -105,7 +105,7 @@ def _peak(main: ir.Graph) -> int | None:
 
 def _bytes(value: ir.Value) -> int | None:
     shape = static_shape(value.shape)
-    if shape is None or value.dtype is None:
+    if shape is None or value.dtype in (None, ir.DataType.STRING, ir.DataType.UNDEFINED):
         return None
     count = 1
     for size in shape:

@@ -22,6 +22,12 @@ def derived(inputs: list[TensorSpec], asked: dict[str, ShapeRange], axes: dict[s
     return found
 
 
+def test_bytes_of_a_picture_are_a_picture() -> None:
+    inputs = [TensorSpec("image", "uint8", ("batch", "height", "width", 3))]
+    (found,) = derive_profiles(inputs)
+    assert found["image"] == Profile((1, 32, 32, 3), (1, 224, 224, 3), (8, 640, 640, 3))
+
+
 def test_only_inputs_with_dynamic_axes_get_one() -> None:
     found = derived([spec("a", 1, 3), spec("b", "batch", 3)], {}, {})
     assert found == {"b": Profile((1, 3), (1, 3), (8, 3))}
