@@ -26,8 +26,8 @@ def read_onnx(path: Path, frozen: Mapping[str, int | float | bool] | None = None
     text = next((spec.name for spec in graph.inputs if spec.dtype == "string"), None)
     if text is not None:
         raise SourceError(
-            f"{path}: the input {text!r} holds text, and what is compiled computes with numbers: export the model without "
-            "its tokenizer"
+            f"{path}: the input {text!r} holds text, and what is compiled computes with numbers: export the model "
+            "without its tokenizer"
         )
     try:
         Executor(path, "off").close()
