@@ -153,7 +153,10 @@ class TimingCache:
             theirs = self._config.create_timing_cache(self._read(self.path))
             if theirs is not None:
                 self._live.combine(theirs, False)
-        self._last = bytes(self._live.serialize())
+        written = self._live.serialize()
+        if written is None:  # an error here would end the build, which is worth more
+            return
+        self._last = bytes(written)
         with suppress(OSError):
             write_timing(self.path, self.key, self._last)
             for path in self._imported:

@@ -328,3 +328,5 @@ def test_loading_builds_what_is_missing_when_asked(path: Path, monkeypatch: pyte
     with pytest.warns(RuntimeWarning), load(path, build="if-missing"):
         pass
     assert Bundle.open(path).part().engines == (engine,)
+    with pytest.raises(UsageError, match="build is never or if-missing, found 'always'"):
+        load(path, build="always")  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ TensorRT itself is the recording module of tests/build: only it could join what 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from dataclasses import replace
@@ -21,7 +22,7 @@ import trt_fake
 from device.machines import FACTS, L4, l4_bundle, on_the_cpu
 from trt_fake import make_trt
 
-from edgebig.build import BuildOptions, Flavour
+from edgebig.build import BuildOptions, Flavour, timing_cache
 from edgebig.build.timing_cache import TimingKey, read_timing, write_timing
 from edgebig.bundle import Bundle
 from edgebig.device import finish as finish_module
@@ -136,6 +137,41 @@ def test_caches_that_tensorrt_cannot_read_or_join_cost_time_alone(
         patch.setattr(trt_fake.Cache, "combine", lambda cache, other, ignore: False)
         assert said in built(tmp_path / "b")
     assert said not in built(tmp_path / "c")
+    with monkeypatch.context() as patch:
+        patch.setattr(trt_fake.Cache, "serialize", lambda cache: None)
+        built(tmp_path / "d", timing_cache=tmp_path / "new.timing")
+    assert read_timing(entry.path)[1].startswith(b"kernel-of-10.3.0")
+
+
+def test_a_build_that_was_killed_goes_on_from_what_it_had_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(builder: Any, network: object, config: trt_fake.Config) -> bytes:
+        config.cache.kernels.add(b"timed-before")
+        config.progress_monitor.phase_start("Timing graph nodes", None, 9)
+        config.progress_monitor.step_complete("Timing graph nodes", 0)
+        config.cache.kernels.add(b"lost")
+        os.kill(os.getpid(), signal.SIGKILL)
+        return b""
+
+    child = os.fork()
+    if child == 0:
+        (flavour,) = finish_module.find_flavours()
+        flavour.module.Builder.build_serialized_network = dies
+        monkeypatch.setattr(timing_cache, "_EVERY", 0.0)
+        built(tmp_path / "a")
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    (entry,) = timing_entries()
+    assert read_timing(entry.path) == (KEY, b"timed-before")
+    Bundle.open(tmp_path / "a").verify()
+    finish(
+        tmp_path / "a",
+        facts=Facts(ORIN),
+        opened=lambda bundle, part, engine: load(bundle, part=part, prefer="onnxruntime-cpu"),
+    )
+    assert read_timing(entry.path) == (KEY, b"kernel-of-10.3.0 timed-before")
+    assert len(Bundle.open(tmp_path / "a").part().engines) == 1
 
 
 def test_what_was_begun_and_never_ended_goes_after_an_hour(tmp_path: Path) -> None:
