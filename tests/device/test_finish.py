@@ -215,6 +215,29 @@ def test_of_two_processes_one_builds_and_the_other_waits(path: Path) -> None:
     Bundle.open(path).verify()
 
 
+def test_who_waits_goes_on_when_the_holder_is_killed(path: Path, tmp_path: Path) -> None:
+    script = (
+        "import sys, time; from pathlib import Path; from edgebig.device.locking import only_one\n"
+        "with only_one(Path(sys.argv[1]), Path(sys.argv[2]), lambda: None): print('held', flush=True); time.sleep(600)"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", script, path, tmp_path / "a.lock"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+    )
+    assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+    waiting = start(path)
+    assert waiting.stdout is not None
+    said = [waiting.stdout.readline() for _ in range(2)]
+    assert said[1] == f"another process is finishing {path}: waiting for it\n"
+    assert waiting.poll() is None and Bundle.open(path).part().engines == ()
+    holder.kill()
+    holder.communicate()
+    rest = waiting.communicate(timeout=120)
+    assert waiting.returncode == 0 and "is in the bundle" in rest[0], rest
+    assert len(Bundle.open(path).part().engines) == 1
+
+
 def test_of_two_copies_that_cannot_be_written_one_builds(path: Path, engines: Path) -> None:
     shutil.copytree(path, path.with_name("c"))
     with read_only(path) as one, read_only(path.with_name("c")) as two:
