@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import math
 import os
 import shutil
@@ -125,7 +126,7 @@ def finish(
             found = preflight(whole, name, facts.machine, dla=options.dla_core)
             if found.fitting is not None and not force:
                 said = f"{found.fitting.path} runs here: nothing to build"
-                listener.say(f"{name}: {said}{_other(found.fitting, options)}")
+                listener.say(f"{name}: {said}{_aside(found.fitting, flavour, options)}")
                 if found.fitting not in bundle.part(name).engines:
                     stored.append((name, found.fitting, whole.file(found.fitting.path)))
                 continue
@@ -136,12 +137,16 @@ def finish(
     return bundle
 
 
-def _other(engine: Engine, options: BuildOptions) -> str:
-    """What to add where an engine that runs was built with other options than are asked for."""
-    built = (engine.built or {}).get("options")
-    if built in (None, options.key()):
-        return ""
-    return " (other options were asked for: --force builds it anew with them)"
+def _aside(engine: Engine, flavour: Flavour, options: BuildOptions) -> str:
+    """What to add where an engine runs, but another one could be built: of other options, or of the full TensorRT."""
+    if engine.kind != flavour.name:
+        return f" ({flavour} is here too: --force builds an engine of it, which goes first)"
+    asked, built = json.loads(options.key()), {}
+    with suppress(KeyError, TypeError, ValueError):  # an engine of an older edgebig, or of somebody else
+        built = dict(json.loads((engine.built or {})["options"]))
+    if any(value != asked[name] for name, value in built.items() if name in asked):
+        return " (other options were asked for: --force builds it anew with them)"
+    return ""
 
 
 def options_of(bundle: Bundle, asked: Mapping[str, Any] | None = None) -> BuildOptions:

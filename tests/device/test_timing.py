@@ -24,7 +24,7 @@ from trt_fake import make_trt
 
 from edgebig.build import BuildOptions, Flavour, timing_cache
 from edgebig.build.timing_cache import TimingKey, read_timing, write_timing
-from edgebig.bundle import Bundle
+from edgebig.bundle import Bundle, Engine, hash_file, manifest_text
 from edgebig.device import finish as finish_module
 from edgebig.device.facts import Facts
 from edgebig.device.finish import Listener, finish, options_of
@@ -210,6 +210,24 @@ def test_rtx_leaves_the_file_alone_and_says_so(tmp_path: Path, monkeypatch: pyte
     plain = Bundle(tmp_path / "a", replace(Bundle.open(tmp_path / "a").manifest, parts={"model": bundle}))
     found = preflight(plain, "model", L4)
     assert (found.seconds, found.basis) == (pytest.approx(past.seconds), "an earlier build here")
+
+
+def test_where_the_full_tensorrt_is_too_an_engine_of_rtx_is_not_the_last_word(tmp_path: Path) -> None:
+    bundle = l4_bundle(tmp_path / "a")
+    (bundle.path / "finished").mkdir()
+    (bundle.path / "finished/e").write_bytes(b"an engine")
+    rtx = Engine("finished/e", "tensorrt-rtx", str(L4.tensorrt_rtx), ("8.9",), built={"options": "damaged"})
+    part, files = replace(bundle.part(), engines=(rtx,)), {**bundle.manifest.files}
+    files[rtx.path] = hash_file(bundle.path / rtx.path)
+    (bundle.path / "manifest.json").write_text(
+        manifest_text(replace(bundle.manifest, parts={"model": part}, files=files))
+    )
+    heard: list[str] = []
+    both = Facts(replace(ORIN, tensorrt_rtx=L4.tensorrt_rtx))
+    finish(bundle.path, listener=Listener(heard.append), facts=both)
+    assert heard[-1].endswith(
+        "runs here: nothing to build (TensorRT 10.3.0 is here too: --force builds an engine of it, which goes first)"
+    )
 
 
 def test_the_second_build_knows_what_the_first_took(tmp_path: Path) -> None:
