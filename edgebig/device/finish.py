@@ -257,13 +257,19 @@ class _Finishing:
     def _final(self, engine: Engine) -> Path:
         if self.is_writable:
             return self.bundle.path / engine.path
-        final = Store(self.bundle).place(self.name, engine, self.machine.device)
+        store = Store(self.bundle)
+        final = store.place(self.name, engine, self.machine.device)
         with suppress(OSError):
-            final.parent.mkdir(parents=True, exist_ok=True)
+            store.make()
         if not is_writable(final.parent):
             raise OutputError(
                 f"cannot write {self.bundle.path}, nor {engines_folder()}: make one of them writable, or name another "
                 "folder with EDGEBIG_ENGINES"
+            )
+        if not store.is_safe():
+            raise OutputError(
+                f"cannot keep an engine in {final.parent}: others can write there, and an engine is code: "
+                f"chmod -R go-w {engines_folder()}, or name another folder with EDGEBIG_ENGINES"
             )
         self.listener.say(f"{self.bundle.path} cannot be written: the engine goes to {final.parent}")
         return final

@@ -38,7 +38,7 @@ def hold(bundle: Bundle, held: ExitStack, say: Callable[[str], None]) -> None:
         return
     store = Store(bundle)
     with suppress(OSError):  # whoever builds is told
-        store.folder.mkdir(parents=True, exist_ok=True)
+        store.make()
     if is_writable(store.folder):
         lock(store.folder)
         store.clean()

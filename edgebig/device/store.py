@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from contextlib import suppress
 from dataclasses import asdict
@@ -51,6 +52,29 @@ class Store:
     def __init__(self, bundle: Bundle) -> None:
         digest = hashlib.sha256((bundle.path / MANIFEST).read_bytes()).hexdigest()
         self.folder = engines_folder() / digest[:32]
+        self._bundle = bundle.path
+
+    def make(self) -> None:
+        """Makes the folder, such that nobody else writes there, whatever the user's mask.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        for folder in (self.folder.parent, self.folder):
+            if not folder.is_dir():
+                folder.mkdir(parents=True, exist_ok=True)
+                folder.chmod(0o755)
+
+    def is_safe(self) -> bool:
+        """Whether nobody puts anything there but root, this user and whoever owns the bundle: engines are code."""
+        try:
+            inner, outer, bundle = (path.stat() for path in (self.folder, self.folder.parent, self._bundle))
+        except OSError:
+            return False
+        others = stat.S_IWGRP | stat.S_IWOTH
+        if inner.st_uid not in {0, os.geteuid(), bundle.st_uid} or inner.st_mode & others:
+            return False
+        return not outer.st_mode & others or bool(outer.st_mode & stat.S_ISVTX)
 
     def place(self, part: str, engine: Engine, device: str) -> Path:
         """Where a new engine goes: a name of its own, so that the old one stays until :meth:`add` records the new one.
@@ -62,7 +86,9 @@ class Store:
         return self.folder / f"{digest[:24]}.{own[:8]}.engine"
 
     def find(self, part: str, machine: Machine) -> tuple[Engine, Path] | None:
-        """The first engine that fits the machine and whose hash is the one that was recorded."""
+        """The first engine that fits the machine and whose hash is the one that was recorded, where that is safe."""
+        if not self.is_safe():
+            return None
         for record in sorted(self.folder.glob("*.json")):
             try:
                 data = json.loads(record.read_text(encoding="utf-8"))

@@ -250,6 +250,26 @@ def test_of_two_copies_that_cannot_be_written_one_builds(path: Path, engines: Pa
             with_stored(Bundle.open(mounted), "model", L4).verify()
 
 
+def test_no_engine_is_kept_or_taken_where_others_write(path: Path, engines: Path) -> None:
+    with read_only(path) as mounted:
+        mask = os.umask(0o002)
+        try:
+            finish(mounted, facts=FACTS, opened=on_the_cpu)
+        finally:
+            os.umask(mask)
+        store = Store(Bundle.open(mounted))
+        assert store.find("model", L4) is not None
+        for folder, mode, is_safe in ((store.folder, 0o775, False), (engines, 0o777, False), (engines, 0o1777, True)):
+            before = folder.stat().st_mode & 0o7777
+            folder.chmod(mode)
+            assert (store.find("model", L4) is not None) == is_safe
+            if not is_safe:
+                with pytest.raises(OutputError, match="others can write there, and an engine is code: chmod -R go-w"):
+                    finish(mounted, facts=FACTS, opened=on_the_cpu)
+            folder.chmod(before)
+        assert store.find("model", L4) is not None
+
+
 def test_an_engine_of_the_store_stays_out_of_a_bundle_that_can_be_written_again(path: Path, engines: Path) -> None:
     bundle = Bundle.open(path)
     parts = {"a": bundle.part(), "b": bundle.part()}
