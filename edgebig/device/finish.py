@@ -99,8 +99,6 @@ def finish(
         AccuracyError: the new engine differs; the old one is kept.
         OutputError: the disk is full, or neither the bundle nor the folder for engines can be written.
     """
-    if min_sqnr is not None and math.isnan(min_sqnr):
-        raise UsageError("the least SQNR is a number of decibels, found nan")
     listener, bundle = listener or Listener(), Bundle.open(path)
     options = options_of(bundle) if options is None else options
     shared = None if timing_cache is None else Path(timing_cache)
@@ -108,13 +106,8 @@ def finish(
     bundle.part(names[0])
     facts = facts or read_facts()
     flavour = check_machine(bundle, facts, any_device)
-    if options.hardware_compatible == "ampere+" and facts.machine.is_jetson:
-        raise UsageError(
-            "hardware compatibility ampere+ is for discrete GPUs: TensorRT lacks it on a Jetson: leave it out"
-        )
     listener.say(machine_line(facts.machine))
-    if options.dla_core is not None and facts.machine.dla_cores == 0:
-        raise TargetError(f"DLA core {options.dla_core} was asked for and this machine has no DLA: leave it out")
+    _check_asked(options, facts.machine, min_sqnr)
     with ExitStack() as held:
         hold(bundle, held, listener.say)
         bundle = Bundle.open(path)
@@ -135,6 +128,17 @@ def finish(
     for name, engine, place in stored:  # not before: what is published must lie in the bundle
         bundle = bundle.with_engine(name, engine, place)
     return bundle
+
+
+def _check_asked(options: BuildOptions, machine: Machine, min_sqnr: float | None) -> None:
+    if min_sqnr is not None and math.isnan(min_sqnr):
+        raise UsageError("the least SQNR is a number of decibels, found nan")
+    if options.hardware_compatible == "ampere+" and machine.is_jetson:
+        raise UsageError(
+            "hardware compatibility ampere+ is for discrete GPUs: TensorRT lacks it on a Jetson: leave it out"
+        )
+    if options.dla_core is not None and machine.dla_cores == 0:
+        raise TargetError(f"DLA core {options.dla_core} was asked for and this machine has no DLA: leave it out")
 
 
 def _aside(engine: Engine, flavour: Flavour, options: BuildOptions) -> str:
