@@ -19,6 +19,7 @@ from edgebig.build import (
 )
 from edgebig.bundle import BundleWriter, Engine
 from edgebig.errors import BuildError
+from edgebig.graph.branches import decided_by
 from edgebig.manifest import this_architecture
 from edgebig.request import Request
 from edgebig.stages import StageNotes
@@ -45,7 +46,15 @@ def build_part(part: PartWork, request: Request, writer: BundleWriter, work: Pat
             f"the engine is built on the device: {request.target.name}"
         )
         return
-    _build_ahead(part, request, writer, path, notes)
+    try:
+        _build_ahead(part, request, writer, path, notes)
+    except BuildError as error:
+        branches = decided_by(part.result())
+        if not branches:
+            raise
+        raise BuildError(
+            f"{error}: the graph branches (If), which TensorRT often refuses, on {branches}: settle it with these"
+        ) from error
 
 
 def _build_host(part: PartWork, request: Request, writer: BundleWriter, work: Path, notes: StageNotes) -> None:
