@@ -114,10 +114,11 @@ class Bundle:
         except OSError:
             return b""
 
-    def with_engine(self, part: str, engine: Engine, path: Path) -> Bundle:
+    def with_engine(self, part: str, engine: Engine, path: Path, checked: File | None = None) -> Bundle:
         """This bundle with one more engine, the first of the part, that lies at ``path`` outside it.
 
-        Its hash is taken now, and checked like every other when it is handed out. Nothing is written.
+        Its hash is taken now, and checked like every other when it is handed out; one that the caller has just checked
+        (``checked``) is not taken again, which takes long for a large engine. Nothing is written.
 
         Raises:
             OSError: the engine cannot be read.
@@ -125,8 +126,10 @@ class Bundle:
         chosen = self.part(part)
         others = tuple(e for e in chosen.engines if e.path != engine.path)
         parts = {**self.manifest.parts, part: replace(chosen, engines=(engine, *others))}
-        files = {**self.manifest.files, engine.path: hash_file(path)}
+        files = {**self.manifest.files, engine.path: checked or hash_file(path)}
         bundle = Bundle(self.path, replace(self.manifest, parts=parts, files=files))
+        if checked is not None:
+            bundle._checked.add(engine.path)
         bundle._outside = {**self._outside, engine.path: path}
         return bundle
 

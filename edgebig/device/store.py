@@ -85,7 +85,7 @@ class Store:
         digest, own = (hashlib.sha256(text.encode()).hexdigest() for text in (key, engine.path))
         return self.folder / f"{digest[:24]}.{own[:8]}.engine"
 
-    def find(self, part: str, machine: Machine) -> tuple[Engine, Path] | None:
+    def find(self, part: str, machine: Machine) -> tuple[Engine, Path, File] | None:
         """The first engine that fits the machine and whose hash is the one that was recorded, where that is safe."""
         if not self.is_safe():
             return None
@@ -95,7 +95,7 @@ class Store:
                 engine, expected = Engine.from_json(data["engine"]), File.from_json(data["file"])
                 path = self.folder / _plain(data["name"])
                 if data["part"] == part and not engine_fits(engine, machine) and hash_file(path) == expected:
-                    return engine, path
+                    return engine, path, expected
             except (OSError, ValueError, KeyError, TypeError):
                 continue  # cut short or removed: it is built again
         return None

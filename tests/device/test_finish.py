@@ -24,7 +24,7 @@ pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not install
 from device.machines import FACTS, L4, l4_bundle, on_the_cpu, wrong
 
 from edgebig.build import BuildOptions
-from edgebig.bundle import Bundle, manifest_text
+from edgebig.bundle import Bundle, File, hash_file, manifest_text
 from edgebig.device.facts import Facts
 from edgebig.device.finish import Listener, finish
 from edgebig.device.locking import only_one
@@ -373,3 +373,25 @@ def test_loading_builds_what_is_missing_when_asked(path: Path, monkeypatch: pyte
     assert Bundle.open(path).part().engines == (engine,)
     with pytest.raises(UsageError, match="build is never or if-missing, found 'always'"):
         load(path, build="always")  # type: ignore[arg-type]
+
+
+def test_an_engine_of_the_store_is_hashed_once_for_a_load(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgebig import bundle as bundle_module
+    from edgebig.device import store as store_module
+
+    hashed: list[str] = []
+
+    def counting(file: Path) -> File:
+        hashed.append(file.suffix)
+        return hash_file(file)
+
+    with read_only(path) as mounted:
+        finish(mounted, facts=FACTS, opened=on_the_cpu)
+        for module in (bundle_module, store_module):
+            monkeypatch.setattr(module, "hash_file", counting)
+        found = with_stored(Bundle.open(mounted), "model", L4)
+        stored = found.file(found.part().engines[0].path)
+        assert hashed == [".engine"]
+        stored.write_bytes(b"another")
+        with pytest.raises(BundleError, match="is not the file of the manifest"):
+            found.verify()
