@@ -21,7 +21,11 @@ def engines_folder() -> Path:
     named = os.environ.get("EDGEBIG_ENGINES")
     if named:
         return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgebig" / "engines"
+    try:
+        home = Path.home()
+    except RuntimeError:  # a container's user that no table names; Docker sets HOME=/ for it
+        home = Path("/")
+    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "edgebig" / "engines"
 
 
 def write_synced(path: Path, data: bytes) -> None:
