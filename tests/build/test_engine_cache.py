@@ -128,7 +128,7 @@ def test_options_reach_the_builder_the_manifest_and_the_cache(folder: Path, tmp_
     onnx.save(tiny.mlp(), tmp_path / "mlp.onnx")
     for number, given in enumerate((["--opt-level", "0"], ["--weight-streaming", "1M"], ["--version-compatible"], [])):
         asked = [str(tmp_path / "mlp.onnx"), "-t", "l4", "-o", str(tmp_path / str(number)), *given]
-        run = CliRunner().invoke(command, asked)
+        run = CliRunner().invoke(cli, ["compile", *asked])
         assert run.exit_code == 0, run.output
     declined = edgebig.Bundle.open(tmp_path / "0").manifest.stages[4].declined
     assert any("optimization level: TensorRT-RTX" in line for line in declined)
