@@ -91,10 +91,7 @@ class Fitter:
         return next((point for point in points if self._computes(point)), None)
 
     def _near(self, wanted: Sizes) -> Iterator[Sizes]:
-        """Points that differ from the guess in one group of axes, then in two, then in one axis of a group.
-
-        The last finds an axis that must be the sum of others which look like it.
-        """
+        """Points that differ from the guess in one group of axes, in an axis that is a sum, in two groups, in one axis."""
         choices = [
             [dict.fromkeys(group, size) for size in _CANDIDATES[self._roles[group[0]]]]
             for group in self._groups(wanted, wanted)
@@ -102,13 +99,14 @@ class Fitter:
         ]
         for options in choices:
             yield from ({**wanted, **option} for option in options)
+        free = [axis for axis in self._roles if axis not in self._fixed]
+        for axis in free:
+            sums = {wanted[axis] + wanted[other] for other in self._roles if other != axis}
+            yield from ({**wanted, axis: size} for size in sorted(sums))
         for first, second in itertools.combinations(choices, 2):
             yield from ({**wanted, **a, **b} for a, b in itertools.product(first, second))
-        for axis, role in self._roles.items():
-            if axis not in self._fixed:
-                sums = {wanted[axis] + wanted[other] for other in self._roles if other != axis}
-                yield from ({**wanted, axis: size} for size in sorted(sums))
-                yield from ({**wanted, axis: size} for size in _CANDIDATES[role])
+        for axis in free:
+            yield from ({**wanted, axis: size} for size in _CANDIDATES[self._roles[axis]])
 
     def _corner(self, start: Sizes, goal: Sizes) -> dict[str, int]:
         """The sizes nearest to ``goal`` at which the graph computes, from ``start``, where it does.
