@@ -91,7 +91,7 @@ class Fitter:
         return next((point for point in points if self._computes(point)), None)
 
     def _near(self, wanted: Sizes) -> Iterator[Sizes]:
-        """Points that differ from the guess in one group of axes, in an axis that is a sum, in two groups, in one axis."""
+        """Points that differ from the guess in one group of axes, in one that is a sum, in two groups, in one axis."""
         choices = [
             [dict.fromkeys(group, size) for size in _CANDIDATES[self._roles[group[0]]]]
             for group in self._groups(wanted, wanted)
