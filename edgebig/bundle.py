@@ -11,6 +11,7 @@ import json
 import os
 import stat
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -40,6 +41,9 @@ FINISHED = "finished/"
 """Folder of the engines that a device built. ``edgebig finish`` may have been ended in it at any point: files there
 that the manifest does not name are no part of the bundle."""
 _CHUNK = 1 << 16  # freeing larger pieces would move the threshold from which glibc maps memory, and so an engine's size
+_PARTIAL = ".partial"
+_JUST_MADE = 10.0
+"""Seconds in which a folder that a writer makes may not have its lock yet."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -117,10 +121,11 @@ class Bundle:
         except OSError:
             return b""
 
-    def with_engine(self, part: str, engine: Engine, path: Path) -> Bundle:
+    def with_engine(self, part: str, engine: Engine, path: Path, checked: File | None = None) -> Bundle:
         """This bundle with one more engine, the first of the part, that lies at ``path`` outside it.
 
-        Its hash is taken now, and checked like every other when it is handed out. Nothing is written.
+        Its hash is taken now, and checked like every other when it is handed out; one that the caller has just checked
+        (``checked``) is not taken again, which takes long for a large engine. Nothing is written.
 
         Raises:
             OSError: the engine cannot be read.
@@ -128,8 +133,10 @@ class Bundle:
         chosen = self.part(part)
         others = tuple(e for e in chosen.engines if e.path != engine.path)
         parts = {**self.manifest.parts, part: replace(chosen, engines=(engine, *others))}
-        files = {**self.manifest.files, engine.path: hash_file(path)}
+        files = {**self.manifest.files, engine.path: checked or hash_file(path)}
         bundle = Bundle(self.path, replace(self.manifest, parts=parts, files=files))
+        if checked is not None:
+            bundle._checked.add(engine.path)
         bundle._outside = {**self._outside, engine.path: path}
         return bundle
 
@@ -189,10 +196,13 @@ class BundleWriter:
             raise OutputError(f"cannot write {out}: the folder {parent} does not exist")
         if os.path.lexists(self.out):
             self._refuse_to_replace(out)
+        prefix = f".{self.out.name}."
+        _remove_abandoned(parent, prefix)
         try:
-            self.folder = Path(tempfile.mkdtemp(prefix=f".{self.out.name}.", suffix=".partial", dir=parent))
+            self.folder = Path(tempfile.mkdtemp(prefix=prefix, suffix=_PARTIAL, dir=parent))
         except OSError as error:
             raise OutputError(f"cannot write {out}: {parent}: {error.strerror}") from error
+        self._lock = _locked(self.folder)
 
     def _refuse_to_replace(self, out: str | os.PathLike[str]) -> None:
         if not self.force:
@@ -263,6 +273,9 @@ class BundleWriter:
     ) -> None:
         import shutil
 
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
         shutil.rmtree(self.folder, ignore_errors=True)
         if isinstance(error, OSError) and error.errno in _FULL:
             raise self._cannot(error) from error
@@ -270,6 +283,38 @@ class BundleWriter:
     def _cannot(self, error: OSError) -> OutputError:
         advice = ": free some space and compile again" if error.errno in _FULL else ""
         return OutputError(f"cannot write {self.out}: {error.strerror or error}{advice}")
+
+
+def _locked(folder: Path) -> int | None:
+    """A descriptor that holds the folder's lock while this process lives; ``None`` where it cannot be had."""
+    try:
+        import fcntl
+
+        descriptor = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # somebody is at work there, or the file system locks no folders
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _remove_abandoned(parent: Path, prefix: str) -> None:
+    """Removes what writers of the same bundle left that were killed: their locks went with them."""
+    import shutil
+    import time
+
+    with suppress(OSError):
+        for folder in parent.iterdir():
+            is_old = folder.name.startswith(prefix) and folder.name.endswith(_PARTIAL) and folder.is_dir()
+            if not is_old or time.time() - folder.stat().st_mtime < _JUST_MADE:
+                continue
+            lock = _locked(folder)
+            if lock is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(lock)
 
 
 def manifest_text(manifest: Manifest) -> str:

@@ -15,11 +15,14 @@ _LIMIT = 1 << 30
 
 
 def cache_folder() -> Path | None:
-    """``EDGEBIG_CACHE`` (``off``: none), or ``edgebig`` in the user's cache folder."""
+    """``EDGEBIG_CACHE`` (``off``: none), or ``edgebig`` in the user's cache folder; none where a user has no home."""
     named = os.environ.get("EDGEBIG_CACHE")
     if named is not None:
         return None if named in {"", "off"} else Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgebig"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgebig"
+    except RuntimeError:  # a container's user that no table names
+        return None
 
 
 def key_of(parts: Iterable[bytes | str]) -> str:

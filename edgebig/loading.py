@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from edgebig.bundle import Bundle
+from edgebig.errors import UsageError
 from edgebig.runtime import Session, SharedDevice
 from edgebig.runtime import load as load_here
 from edgebig.runtime.core import Source, Trace
@@ -55,8 +56,11 @@ def load(
             with ``if-missing`` also: no TensorRT or no GPU is here.
         BuildError, AccuracyError, OutputError, TargetError: with ``if-missing``, as
             :func:`edgebig.device.finish.finish`.
-        UsageError: ``threads``, ``in_flight`` or ``queue`` is below 1, or both ``prefer`` and ``require`` are given.
+        UsageError: ``threads``, ``in_flight`` or ``queue`` is below 1, both ``prefer`` and ``require`` are given, or
+            ``build`` is something else.
     """
+    if build not in ("never", "if-missing"):
+        raise UsageError(f"build is never or if-missing, found {build!r}")
 
     def with_engines(bundle: Bundle) -> Bundle:
         if bundle.manifest.target.get("compute_capability") is None:

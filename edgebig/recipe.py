@@ -7,8 +7,9 @@ repository holds those that ship with edgebig.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -23,6 +24,10 @@ CalibrationMethod = Literal["min-max", "average-min-max", "percentile", "entropy
 Repair = Literal["equalize", "outliers", "smooth", "mse", "gptq", "adaround", "awq", "bias"]
 Shape = tuple[int, ...]
 
+_LARGEST = (1 << 31) - 1
+"""Of an axis: TensorRT counts no further."""
+
+_CAPABILITY = re.compile(r"\d+\.\d")
 _SPEC = re.compile(r"(?:'(?P<quoted>[^']+)'|(?P<plain>[^']*[^'\s])) *: *(?P<dims>\d+(?:x\d+)*|scalar|)")
 
 
@@ -41,6 +46,8 @@ class ShapeRange(BaseModel):
             raise ValueError("min, opt and max need the same number of axes")
         if any(not 0 <= a <= b <= c for a, b, c in zip(self.min, self.opt, self.max, strict=True)):
             raise ValueError(f"needs 0 <= min <= opt <= max on every axis, found {self.min}, {self.opt}, {self.max}")
+        if any(size > _LARGEST for size in self.max):
+            raise ValueError(f"an axis has {_LARGEST} elements at most, found {max(self.max)}")
         return self
 
     def check_empty(self, name: str) -> None:
@@ -107,16 +114,31 @@ class BuildRecipe(BaseModel):
     refit: bool = False
     weight_streaming: int | Literal["auto"] | None = None
 
-    @field_validator("workspace", "weight_streaming", mode="before")
+    @field_validator("workspace", mode="before")
     @classmethod
-    def _sizes(cls, value: Any) -> Any:
+    def _size(cls, value: Any) -> Any:
         """Sizes are written ``2G`` too."""
-        if not isinstance(value, str) or value == "auto":
+        return _bytes(value)
+
+    @field_validator("weight_streaming", mode="before")
+    @classmethod
+    def _size_or_auto(cls, value: Any) -> Any:
+        size = None
+        if value is None or value == "auto":
             return value
-        try:
-            return parse_bytes(value)
-        except UsageError as error:
-            raise ValueError(str(error).partition(", found")[0]) from error
+        with suppress(ValueError):
+            size = _bytes(value)
+        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+            raise ValueError("it is auto, or a size as 2G, 512M or a number of bytes")
+        return size
+
+    @field_validator("workspace", "optimization_level", "aux_streams", "dla_core", mode="before")
+    @classmethod
+    def _no_switches(cls, value: Any) -> Any:
+        """Which pydantic takes for 1 and 0."""
+        if isinstance(value, bool):
+            raise ValueError("takes a number")
+        return value
 
 
 class EvaluationRecipe(BaseModel):
@@ -202,9 +224,18 @@ class Recipe(BaseModel):
     min_speedup: float | None = Field(default=None, gt=1)
     search_minutes: float | None = Field(default=None, gt=0)
     evaluation: EvaluationRecipe = EvaluationRecipe()
-    capabilities: tuple[Annotated[str, Field(pattern=r"^\d+\.\d$")], ...] = ()
+    capabilities: tuple[str, ...] = ()
     build: BuildRecipe = BuildRecipe()
     plan: str | None = None
+
+    @field_validator("capabilities", mode="before")
+    @classmethod
+    def _each_once(cls, value: Any) -> Any:
+        if not isinstance(value, list | tuple) or not all(
+            isinstance(c, str) and _CAPABILITY.fullmatch(c) for c in value
+        ):
+            raise ValueError('compute capabilities are written 8.6,8.9, in a recipe ["8.6", "8.9"] with the quotes')
+        return tuple(dict.fromkeys(value))
 
     @field_validator("shapes", mode="before")
     @classmethod
@@ -305,6 +336,16 @@ def parse_shapes(spec: str) -> dict[str, Shape]:
             raise UsageError(f"shapes: {name!r} is given twice in {spec!r}")
         shapes[name] = tuple(int(d) for d in dims.split("x")) if dims not in {"", "scalar"} else ()
     return shapes
+
+
+def _bytes(value: Any) -> Any:
+    """A size that is written ``2G`` in bytes; anything but text as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_bytes(value)
+    except UsageError as error:
+        raise ValueError(str(error).partition(", found")[0]) from error
 
 
 def _shipped() -> dict[str, Path]:

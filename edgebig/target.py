@@ -136,5 +136,10 @@ def _from_file(path: Path) -> Target:
         return Target.model_validate(row)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(p) for p in first["loc"]) or "the file"
-        raise TargetError(f"the target file {path}: {where}: {first['msg']}") from error
+        field = ".".join(str(p) for p in first["loc"])
+        where = f"{field}: " if field else ""
+        why, found = first["msg"].removeprefix("Value error, "), first["input"]
+        if isinstance(found, float) and first["type"] == "string_type":
+            why = f"YAML reads {found} as a number: write it in quotes"
+        said = "" if isinstance(found, dict) else f", found {found!r}"
+        raise TargetError(f"the target file {path}: {where}{why}{said}"[:400]) from error

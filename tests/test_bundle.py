@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -32,6 +33,38 @@ def test_what_was_written_is_what_is_opened(tmp_path: Path) -> None:
     mask = os.umask(0)
     os.umask(mask)
     assert stat.S_IMODE((tmp_path / "b").stat().st_mode) == 0o777 & ~mask
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_one_and_that_of_a_live_one_stays(tmp_path: Path) -> None:
+    script = """if True:
+        import sys, time
+        from edgebig.bundle import BundleWriter
+        with BundleWriter(sys.argv[1]) as writer:
+            writer.path("graphs/model.onnx").write_bytes(bytes(1000))
+            print("written", flush=True)
+            time.sleep(600)
+    """
+    out = tmp_path / "b"
+    writers = [subprocess.Popen([sys.executable, "-c", script, out], stdout=subprocess.PIPE) for _ in range(2)]
+    for process in writers:
+        assert process.stdout is not None and process.stdout.readline() == b"written\n"
+    writers[0].kill()
+    writers[0].communicate()
+    left = sorted(tmp_path.iterdir())
+    assert len(left) == 2
+    for folder in left:
+        os.utime(folder, (0, 0))
+    write(out)
+    (alive,) = (path for path in tmp_path.iterdir() if path != out)
+    assert (alive / "graphs/model.onnx").stat().st_size == 1000
+    writers[1].terminate()
+    writers[1].communicate()
+    os.utime(alive, (0, 0))
+    (tmp_path / ".b.notes.partial").write_text("a file of somebody else")
+    write(tmp_path / "c")
+    assert alive.exists(), "another bundle's"
+    write(out, force=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".b.notes.partial", "b", "c"]
 
 
 def test_an_interrupted_writer_leaves_nothing_and_keeps_the_old_bundle(tmp_path: Path) -> None:

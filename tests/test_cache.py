@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import pwd
 from pathlib import Path
 
 import pytest
 
 from edgebig import cache
 from edgebig.cache import CacheFile, cache_folder, fingerprint, key_of
+from edgebig.device.store import engines_folder
 
 
 def test_the_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -23,6 +25,19 @@ def test_the_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_folder() == tmp_path / ".cache" / "edgebig"
+
+
+def test_a_user_without_a_home_has_no_cache_and_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ``docker run --user 12345`` gives one where HOME is not set."""
+
+    def unknown(uid: int) -> None:
+        raise KeyError(uid)
+
+    for name in ("EDGEBIG_CACHE", "EDGEBIG_ENGINES", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    assert cache_folder() is None
+    assert engines_folder() == Path("/.cache/edgebig/engines")
 
 
 def test_keys_tell_parts_apart() -> None:

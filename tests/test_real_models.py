@@ -17,6 +17,7 @@ import edgebig
 from edgebig.bundle import Bundle
 from edgebig.calibrate.synthetic import synthetic_samples
 from edgebig.calibrate.synthetic.makers import Aids
+from edgebig.errors import BuildError
 from edgebig.graph import Graph
 from edgebig.recipe import Recipe
 from edgebig.similarity import Similarity, compare
@@ -184,6 +185,12 @@ def test_int8_squeezenet_names_what_fp32_names(shared_data: Path, tmp_path: Path
     (output,) = expected[0]
     agree = [a[output].argmax() == b[output].argmax() for a, b in zip(expected, found, strict=True)]
     assert len(agree) >= 20 and np.mean(agree) >= 0.85
+
+
+def test_a_refused_model_with_branches_says_what_settles_them(shared_data: Path, tmp_path: Path) -> None:
+    says = r"the graph branches \(If\), .* on the value of sr \(--freeze sr=VALUE\) and the shape of input \(--shapes\)"
+    with pytest.raises(BuildError, match=says):
+        edgebig.compile(shared_data / MODELS["silero"].file, target="l4", precision="fp16", out=tmp_path / "b")
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])

@@ -81,6 +81,12 @@ def test_ranges_of_shapes_and_the_recipes_join() -> None:
     assert request.insisted == {"a"}
 
 
+def test_an_axis_is_no_longer_than_tensorrt_counts() -> None:
+    assert Shapes(fixed=f"x:{2**31 - 1}x1").sets()[0]["x"].max == (2**31 - 1, 1)
+    with pytest.raises(UsageError, match="--shapes: x: an axis has 2147483647 elements at most, found 2147483648"):
+        Shapes(fixed=f"x:1x{2**31}").sets()
+
+
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [

@@ -19,7 +19,7 @@ Sizes = Mapping[str, int]
 Shapes = dict[str, tuple[int, ...]]
 """The shape of each input that has a dynamic axis."""
 
-Role = Literal["batch", "sequence", "past", "sound", "side", "channels", "other"]
+Role = Literal["batch", "sequence", "past", "sound", "side", "volume", "frames", "channels", "other"]
 
 GUESSES: dict[Role, Extent] = {
     "batch": (1, 1, 8),
@@ -27,13 +27,19 @@ GUESSES: dict[Role, Extent] = {
     "past": (0, 127, 511),
     "sound": (1600, 16000, 320000),
     "side": (32, 224, 640),
+    "volume": (16, 64, 128),
+    "frames": (1, 16, 32),
     "channels": (3, 3, 3),
     "other": (1, 1, 16),
 }
-"""Where nothing else is known. Sound: a tenth of a second, one and twenty seconds at 16 kHz."""
+"""Where nothing else is known. Sound: a tenth of a second, one and twenty seconds at 16 kHz. Volume: each of the three
+sides; frames: of a film."""
 
 _SOUND = ("input_values", "audio", "wave", "speech", "signal", "samples", "sound")
 _CHANNELS = (1, 3, 4)
+_RGB = 3
+_TIME = {"t", "time", "times", "frame", "frames", "step", "steps", "timestep", "timesteps"}
+"""Words of which an axis's name that counts time holds one: ``n_frames``."""
 
 
 @dataclass(frozen=True)
@@ -149,21 +155,49 @@ def _role(spec: TensorSpec, position: int) -> Role:
     dim, rank = spec.shape[position], len(spec.shape)
     name, tensor = (dim or "").lower() if isinstance(dim, str) else "", spec.name.lower()
     is_float = spec.dtype.startswith(("float", "bfloat"))
-    if "batch" in name or (position == 0 and name in {"", "n", "b"}):
+    if "batch" in name or (name in {"n", "b"} and (position == 0 or _is_time(spec.shape[0]))):
+        return "batch"
+    if position == 0 and not name:
         return "batch"
     if ("past" in name and name.isidentifier()) or (not name and "past" in tensor and position == rank - 2):
         return "past"
     if "channel" in name and rank == 4:
         return "channels"
-    if rank == 4 and is_float and position in _sides(spec):
+    if rank == 4 and (is_float or spec.dtype == "uint8") and position in _sides(spec):
         return "side"
+    if rank == 5 and is_float and position in (space := _space(spec)):
+        return space[position]
     if is_float and position == rank - 1 and any(word in tensor for word in _SOUND) and "mask" not in tensor:
-        return "sound"
-    if "seq" in name or "length" in name or "token" in name:
+        return "sequence" if _has_features(spec) else "sound"
+    if "seq" in name or "length" in name or "token" in name or (rank <= 3 and _is_time(dim)):
         return "sequence"
     if not name and rank == 2 and position == 1 and spec.dtype in {"int32", "int64"}:
         return "sequence"
     return "other"
+
+
+def _is_time(dim: Dim) -> bool:
+    return isinstance(dim, str) and not _TIME.isdisjoint(dim.lower().split("_"))
+
+
+def _has_features(spec: TensorSpec) -> bool:
+    """Whether an input that is called after sound holds features of it, as 80 mel bands, and no samples."""
+    bands = spec.shape[1]
+    return len(spec.shape) == 3 and isinstance(bands, int) and bands > 2
+
+
+def _space(spec: TensorSpec) -> dict[int, Role]:
+    """What the axes of a volume or a film count, by position; nothing where the shape shows neither."""
+    names = [str(dim).lower() for dim in spec.shape]
+    channels = next((i for i in (1, 4, 2) if spec.shape[i] in _CHANNELS or "channel" in names[i]), None)
+    if channels == 2:  # frames of pictures
+        return {1: "frames", 3: "side", 4: "side"}
+    places = (1, 2, 3) if channels == 4 else (2, 3, 4)
+    if channels is not None and spec.shape[channels] == _RGB:
+        return {places[0]: "frames", places[1]: "side", places[2]: "side"}
+    if channels is None and not {"depth", "d", "z"} & set(names):
+        return {}
+    return dict.fromkeys(places, "volume")
 
 
 def _sides(spec: TensorSpec) -> tuple[int, ...]:

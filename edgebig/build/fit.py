@@ -22,6 +22,8 @@ _CANDIDATES: dict[Role, tuple[int, ...]] = {
     "sound": (16000, 8000, 4000, 512, 576, 1024, 32000, 48000, 160000, 480000),
     # small ones last: a single patch fits whatever it is added to
     "side": (224, 256, 384, 320, 512, 640, 448, 416, 480, 300, 768, 1024, 240, 192, 160, 128, 96, 64, 32, 28),
+    "volume": (64, 96, 128, 32, 48, 16, 160, 192, 224, 8),
+    "frames": (16, 8, 32, 4, 1, 64),
     "channels": (3, 1, 4),
     "other": (1, 2, 3, 4, 8, 16, 32, 64, 80, 100, 128, 224, 256, 512, 1024, 3000, 16000),
 }
@@ -89,7 +91,7 @@ class Fitter:
         return next((point for point in points if self._computes(point)), None)
 
     def _near(self, wanted: Sizes) -> Iterator[Sizes]:
-        """Points that differ from the guess in one group of axes, then in two."""
+        """Points that differ from the guess in one group of axes, in one that is a sum, in two groups, in one axis."""
         choices = [
             [dict.fromkeys(group, size) for size in _CANDIDATES[self._roles[group[0]]]]
             for group in self._groups(wanted, wanted)
@@ -97,8 +99,14 @@ class Fitter:
         ]
         for options in choices:
             yield from ({**wanted, **option} for option in options)
+        free = [axis for axis in self._roles if axis not in self._fixed]
+        for axis in free:
+            sums = {wanted[axis] + wanted[other] for other in self._roles if other != axis}
+            yield from ({**wanted, axis: size} for size in sorted(sums))
         for first, second in itertools.combinations(choices, 2):
             yield from ({**wanted, **a, **b} for a, b in itertools.product(first, second))
+        for axis in free:
+            yield from ({**wanted, axis: size} for size in _CANDIDATES[self._roles[axis]])
 
     def _corner(self, start: Sizes, goal: Sizes) -> dict[str, int]:
         """The sizes nearest to ``goal`` at which the graph computes, from ``start``, where it does.

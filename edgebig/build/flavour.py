@@ -137,15 +137,24 @@ class Flavour:
                 f"{self} builds for the GPU of this machine alone, not for compute capability {capabilities[0]}: "
                 "leave the capabilities out, or build with TensorRT-RTX"
             )
+        self.check_capabilities(capabilities)
         config.num_compute_capabilities = len(capabilities)
         for index, capability in enumerate(capabilities):
-            member = getattr(self.module.ComputeCapability, "SM" + capability.replace(".", ""), None)
-            if member is None:
-                raise BuildError(
-                    f"{self} builds no engine for compute capability {capability}: compile for a target "
-                    f"whose engine is built on the device, or for one of {', '.join(self.capabilities)}"
-                )
+            member = getattr(self.module.ComputeCapability, "SM" + capability.replace(".", ""))
             config.set_compute_capability(member, index)
+
+    def check_capabilities(self, capabilities: Sequence[str]) -> None:
+        """Refuses a compute capability for which it builds nothing ahead.
+
+        Raises:
+            BuildError: says which, and for which it does.
+        """
+        unknown = next((c for c in capabilities if c not in self.capabilities), None)
+        if unknown is not None:
+            raise BuildError(
+                f"{self} builds no engine for compute capability {unknown}: compile for a target "
+                f"whose engine is built on the device, or for one of {', '.join(self.capabilities)}"
+            )
 
     def dla_parser_flag(self) -> Any | None:
         """The parser's flag that shapes layers for DLA; TensorRT 10.3 to 10.13 have none."""
@@ -199,6 +208,8 @@ class Flavour:
             return _NEEDS_DRIVER
         if "no tactics" in error and "workspace" in error:
             return "give more workspace, or leave its limit out"
+        if self.is_rtx and "SM75" in error and "GEMM is not supported" in error:
+            return "choose --precision fp16, or int8, which leaves FP16 around it"
         if "libnvinfer_lean" in error:
             return "version compatibility needs TensorRT's lean runtime, which is not installed here"
         return ""

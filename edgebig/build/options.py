@@ -13,6 +13,9 @@ from edgebig.units import parse_bytes
 HardwareLevel = Literal["none", "ampere+", "same-capability"]
 HARDWARE_LEVELS: tuple[HardwareLevel, ...] = ("none", "ampere+", "same-capability")
 
+_INT32, _INT64 = (1 << 31) - 1, (1 << 63) - 1
+"""What TensorRT's API holds."""
+
 _LEAST_WORKSPACE = 1 << 20
 """Below it no layer finds what it needs: the unit was left out."""
 
@@ -60,14 +63,14 @@ class BuildOptions:
     def __post_init__(self) -> None:
         for name, low, high in (
             ("optimization_level", 0, 5),
-            ("aux_streams", 0, None),
-            ("dla_core", 0, None),
-            ("weight_streaming_budget", 0, None),
+            ("aux_streams", 0, _INT32),
+            ("dla_core", 0, _INT32),
+            ("weight_streaming_budget", 0, _INT64),
+            ("workspace_bytes", 0, _INT64),
         ):
             value = getattr(self, name)
-            if value is not None and (value < low or (high is not None and value > high)):
-                asked = f"{low} or more" if high is None else f"{low} to {high}"
-                raise UsageError(f"{name.replace('_', ' ')} is {asked}, found {value}")
+            if value is not None and not low <= value <= high:
+                raise UsageError(f"{name.removesuffix('_bytes').replace('_', ' ')} is {low} to {high}, found {value}")
         if self.workspace_bytes is not None and self.workspace_bytes < _LEAST_WORKSPACE:
             raise UsageError(f"workspace is 1M or more, found {self.workspace_bytes} bytes: write 512M or 2G")
         if self.hardware_compatible not in HARDWARE_LEVELS:

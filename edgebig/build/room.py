@@ -9,7 +9,10 @@ from edgebig.build.axes import Extent, Role, Sizes
 Fits = Callable[[Sizes], bool]
 """Whether the graph fits the device at these sizes."""
 
-_ORDER: tuple[tuple[Role, ...], ...] = (("batch",), ("sequence", "past", "sound", "side", "other", "channels"))
+_ORDER: tuple[tuple[Role, ...], ...] = (
+    ("batch",),
+    ("sequence", "past", "sound", "side", "volume", "frames", "other", "channels"),
+)
 """What is given up first: rows can be computed one after the other, a longer text or a larger picture cannot."""
 
 

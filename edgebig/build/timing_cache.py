@@ -78,8 +78,10 @@ class TimingCache:
         self._now = now
         self._saved_at = now()
         self._imported: list[Path] = []
+        self._joined: list[bytes] = []
+        self._last: bytes | None = None
         self.declined = False
-        """Whether TensorRT declined what the files hold: they are of another CUDA or driver, for example."""
+        """Whether TensorRT declined what a file holds: it is of another CUDA or driver, for example."""
         self._live: Any = None
         self._config: Any = None
 
@@ -110,23 +112,29 @@ class TimingCache:
         return found
 
     def attach(self, config: Any) -> bool:
-        """Hands the cache to a builder's config; ``False`` where TensorRT declines what the files hold.
+        """Hands the cache to a builder's config; ``False`` where TensorRT declines a part of what the files hold.
 
         Args:
             config: a TensorRT ``IBuilderConfig``.
         """
         self._imported = self.pending()
-        payloads = self.payloads()
-        live = config.create_timing_cache(payloads[0] if payloads else b"")
-        for payload in payloads[1:]:
-            live.combine(config.create_timing_cache(payload), False)
-        taken = bool(config.set_timing_cache(live, False))
-        self.declined = not taken
-        if not taken:
+        self.declined = False
+        live: Any = None
+        for payload in (*self.payloads(), *self._joined):
+            one = config.create_timing_cache(payload)
+            if one is None:  # TensorRT cannot read it
+                self.declined = True
+            elif live is None:
+                live = one
+            elif not live.combine(one, False):
+                self.declined = True
+        if live is not None and not config.set_timing_cache(live, False):
+            live, self.declined = None, True
+        if live is None:
             live = config.create_timing_cache(b"")
             config.set_timing_cache(live, False)
         self._config, self._live, self._saved_at = config, live, self._now()
-        return taken
+        return not self.declined
 
     def tick(self) -> None:
         """Saves if the last save is 30 s ago; called while a build runs."""
@@ -142,11 +150,15 @@ class TimingCache:
         if self._live is None:
             return
         with suppress(OSError, UsageError):
-            theirs = self._read(self.path)
-            self._live.combine(self._config.create_timing_cache(theirs), False)
-        payload = bytes(self._live.serialize())
+            theirs = self._config.create_timing_cache(self._read(self.path))
+            if theirs is not None:
+                self._live.combine(theirs, False)
+        written = self._live.serialize()
+        if written is None:  # an error here would end the build, which is worth more
+            return
+        self._last = bytes(written)
         with suppress(OSError):
-            write_timing(self.path, self.key, payload)
+            write_timing(self.path, self.key, self._last)
             for path in self._imported:
                 path.unlink(missing_ok=True)
 
@@ -163,13 +175,13 @@ class TimingCache:
         write_timing(place, self.key, payload)
 
     def export(self, path: str | os.PathLike[str]) -> None:
-        """Writes the cache to a file that :meth:`import_` takes on an equal device.
+        """Writes what the last build saved, else what the file holds, for :meth:`import_` on an equal device.
 
         Raises:
             UsageError: nothing was timed yet.
             OutputError: the file cannot be written.
         """
-        payloads = self.payloads()
+        payloads = self.payloads() if self._last is None else [self._last]
         if not payloads:
             raise UsageError(f"there is no timing cache for {self.key.device}: build an engine there first")
         try:
@@ -182,8 +194,23 @@ class TimingCache:
 
         Raises:
             UsageError: the file is no timing cache, or one for another version, device or flags.
+            OSError: it cannot be kept here.
         """
-        self.merge(self._read(Path(path)))
+        self.merge(self._told(path))
+
+    def join(self, path: str | os.PathLike[str]) -> None:
+        """Has the next build join a file that :meth:`export` wrote, without keeping it here.
+
+        Raises:
+            UsageError: as :meth:`import_`.
+        """
+        self._joined.append(self._told(path))
+
+    def _told(self, path: str | os.PathLike[str]) -> bytes:
+        try:
+            return self._read(Path(path))
+        except OSError as error:
+            raise UsageError(f"cannot read the timing cache {path}: {error.strerror}") from error
 
     def _read(self, path: Path) -> bytes:
         key, payload = read_timing(path)
@@ -236,6 +263,7 @@ def write_timing(path: Path, key: TimingKey, payload: bytes) -> None:
             stream.flush()
             os.fsync(stream.fileno())
             stream.close()
+            temporary.chmod(0o644)  # other users of a device, and other devices, read it
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)

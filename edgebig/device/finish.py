@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import json
+import math
 import os
-import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -21,12 +22,12 @@ from edgebig.build.timing_cache import TimingCache
 from edgebig.bundle import FINISHED, MANIFEST, Bundle, Engine, Part, hash_file, manifest_text, sync
 from edgebig.compatibility import Machine, sm
 from edgebig.device.facts import Facts, read_facts
+from edgebig.device.folders import clean, hold, is_open, is_writable
 from edgebig.device.golden import OpenEngine, check_golden, open_engine
 from edgebig.device.history import Expected, History, TimeLeft, timing_folder
-from edgebig.device.locking import only_one
 from edgebig.device.preflight import Preflight, machine_line, preflight, this_build
 from edgebig.device.store import Store, engines_folder, with_stored, write_synced
-from edgebig.device.timing import device_key
+from edgebig.device.timing import device_key, remove_partials
 from edgebig.errors import BackendError, OutputError, TargetError, UsageError
 
 Say = Callable[[str], None]
@@ -105,28 +106,51 @@ def finish(
     bundle.part(names[0])
     facts = facts or read_facts()
     flavour = check_machine(bundle, facts, any_device)
-    if options.hardware_compatible == "ampere+" and facts.machine.is_jetson:
-        raise UsageError(
-            "hardware compatibility ampere+ is for discrete GPUs: TensorRT lacks it on a Jetson: leave it out"
-        )
     listener.say(machine_line(facts.machine))
-    if options.dla_core is not None and facts.machine.dla_cores == 0:
-        raise TargetError(f"DLA core {options.dla_core} was asked for and this machine has no DLA: leave it out")
-    waiting = f"another process is finishing {bundle.path}: waiting for it"
-    fallback = engines_folder() / f"{re.sub(r'[^A-Za-z0-9]+', '-', str(bundle.path.resolve()))[-100:]}.lock"
-    with only_one(bundle.path, fallback, lambda: listener.say(waiting)):
+    _check_asked(options, facts.machine, min_sqnr)
+    with ExitStack() as held:
+        hold(bundle, held, listener.say)
         bundle = Bundle.open(path)
         bundle.verify()
+        clean(bundle)
+        stored: list[tuple[str, Engine, Path]] = []
         for name in names:
             whole = with_stored(bundle, name, facts.machine)
             found = preflight(whole, name, facts.machine, dla=options.dla_core)
             if found.fitting is not None and not force:
-                listener.say(f"{name}: {found.fitting.path} runs here: nothing to build")
-                bundle = whole
+                said = f"{found.fitting.path} runs here: nothing to build"
+                listener.say(f"{name}: {said}{_aside(found.fitting, flavour, options)}")
+                if found.fitting not in bundle.part(name).engines:
+                    stored.append((name, found.fitting, whole.file(found.fitting.path)))
                 continue
             work = _Finishing(bundle, name, flavour, options, facts, listener, shared)
             bundle = work.run(found, opened, min_sqnr)
+    for name, engine, place in stored:  # not before: what is published must lie in the bundle
+        bundle = bundle.with_engine(name, engine, place)
     return bundle
+
+
+def _check_asked(options: BuildOptions, machine: Machine, min_sqnr: float | None) -> None:
+    if min_sqnr is not None and math.isnan(min_sqnr):
+        raise UsageError("the least SQNR is a number of decibels, found nan")
+    if options.hardware_compatible == "ampere+" and machine.is_jetson:
+        raise UsageError(
+            "hardware compatibility ampere+ is for discrete GPUs: TensorRT lacks it on a Jetson: leave it out"
+        )
+    if options.dla_core is not None and machine.dla_cores == 0:
+        raise TargetError(f"DLA core {options.dla_core} was asked for and this machine has no DLA: leave it out")
+
+
+def _aside(engine: Engine, flavour: Flavour, options: BuildOptions) -> str:
+    """What to add where an engine runs, but another one could be built: of other options, or of the full TensorRT."""
+    if engine.kind != flavour.name:
+        return f" ({flavour} is here too: --force builds an engine of it, which goes first)"
+    asked, built = json.loads(options.key()), {}
+    with suppress(KeyError, TypeError, ValueError):  # an engine of an older edgebig, or of somebody else
+        built = dict(json.loads((engine.built or {})["options"]))
+    if any(value != asked[name] for name, value in built.items() if name in asked):
+        return " (other options were asked for: --force builds it anew with them)"
+    return ""
 
 
 def options_of(bundle: Bundle, asked: Mapping[str, Any] | None = None) -> BuildOptions:
@@ -184,8 +208,7 @@ class _Finishing:
         self.bundle, self.name, self.part = bundle, part, bundle.part(part)
         self.flavour, self.options, self.facts, self.listener = flavour, options, facts, listener
         self.machine: Machine = facts.machine
-        own = bundle.path / FINISHED
-        self.is_writable = is_writable(bundle.path) and (not own.exists() or is_writable(own))
+        self.is_writable = is_open(bundle)
 
     def run(self, found: Preflight, opened: OpenEngine, min_sqnr: float | None) -> Bundle:
         """Builds, compares, and puts the engine into its place."""
@@ -238,13 +261,19 @@ class _Finishing:
     def _final(self, engine: Engine) -> Path:
         if self.is_writable:
             return self.bundle.path / engine.path
-        final = Store(self.bundle).place(self.name, engine, self.machine.device)
+        store = Store(self.bundle)
+        final = store.place(self.name, engine, self.machine.device)
         with suppress(OSError):
-            final.parent.mkdir(parents=True, exist_ok=True)
+            store.make()
         if not is_writable(final.parent):
             raise OutputError(
                 f"cannot write {self.bundle.path}, nor {engines_folder()}: make one of them writable, or name another "
                 "folder with EDGEBIG_ENGINES"
+            )
+        if not store.is_safe():
+            raise OutputError(
+                f"cannot keep an engine in {final.parent}: others can write there, and an engine is code: "
+                f"chmod -R go-w {engines_folder()}, or name another folder with EDGEBIG_ENGINES"
             )
         self.listener.say(f"{self.bundle.path} cannot be written: the engine goes to {final.parent}")
         return final
@@ -264,10 +293,11 @@ class _Finishing:
         for line in found.dla:
             listener.say(f"{self.name}: {line}")
         listener.begin(self.name, found.seconds)
+        remove_partials()
         cache = TimingCache.open(timing_folder(), self.flavour, device_key(machine), self.options)
         shared = self.shared if self.flavour.has_timing_cache else None
         if shared is not None and shared.exists():
-            cache.import_(shared)
+            cache.join(shared)
         past = this_build(self.bundle, self.name, machine, self.flavour.name)
         clock = TimeLeft(Expected(found.seconds, found.basis, found.marks))
 
@@ -292,11 +322,11 @@ class _Finishing:
             taken = built.layers - len(built.beside_dla)
             listener.say(f"{self.name}: the DLA takes {taken} of {built.layers} layers{'; ' + rest if names else ''}")
         if cache.declined:
-            listener.say(f"{self.name}: TensorRT declined the timing cache, of another CUDA or driver: timed anew")
+            listener.say(f"{self.name}: TensorRT declined a timing cache, of another CUDA or driver: timed anew")
         if shared is not None:
             try:
                 cache.export(shared)
-            except OutputError as error:  # the engine is worth more
+            except (OutputError, UsageError) as error:  # the engine is worth more
                 listener.say(f"{self.name}: {error}")
         elif self.shared is not None:
             listener.say(f"{self.name}: {self.flavour} times nothing: {self.shared} is left alone")
@@ -330,19 +360,6 @@ class _Finishing:
         """Engines that came with the bundle stay; a device's own are replaced by its next one."""
         same = (old.kind, old.hardware, old.dla) == (new.kind, new.hardware, new.dla)
         return old.path.startswith(FINISHED) and same
-
-
-def clean(bundle: Bundle) -> None:
-    """Removes what an interrupted finish left in ``finished/``. The lock is held."""
-    for file in (bundle.path / FINISHED).glob("*"):
-        if f"{FINISHED}{file.name}" not in bundle.manifest.files:
-            with suppress(OSError):
-                file.unlink()
-
-
-def is_writable(folder: Path) -> bool:
-    """Whether files can be made there; on a read-only file system not even by root."""
-    return os.access(folder, os.W_OK | os.X_OK)
 
 
 def _profiles(part: Part) -> Sequence[dict[str, Profile]]:

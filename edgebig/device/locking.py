@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from edgebig.errors import OutputError
+
 _NO_FOLDERS = {errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.EOPNOTSUPP, errno.EACCES, errno.EISDIR}
 _EVERY = 0.2
 
@@ -25,21 +27,37 @@ def only_one(folder: Path, fallback: Path, on_wait: Callable[[], None]) -> Itera
         folder: what to lock.
         fallback: a file to lock instead; made where it is needed.
         on_wait: called once, if somebody else holds the lock.
+
+    Raises:
+        OutputError: neither can be locked.
     """
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
+        descriptor = _locked(folder, os.O_RDONLY, on_wait)
+    except OSError as error:
+        if error.errno not in _NO_FOLDERS:
+            raise OutputError(f"cannot lock {folder}: {error.strerror}") from error
         try:
-            _take(descriptor, on_wait)
-        except OSError as error:
-            if error.errno not in _NO_FOLDERS:
-                raise
-            os.close(descriptor)
             fallback.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(fallback, os.O_RDWR | os.O_CREAT, 0o644)
-            _take(descriptor, on_wait)
+            descriptor = _locked(fallback, os.O_RDWR | os.O_CREAT, on_wait)
+        except OSError as second:
+            raise OutputError(
+                f"cannot lock {folder}, whose file system locks no folders, nor {fallback}: {second.strerror}: name a "
+                "folder that can be written with EDGEBIG_ENGINES"
+            ) from second
+    try:
         yield
     finally:
         os.close(descriptor)
+
+
+def _locked(path: Path, flags: int, on_wait: Callable[[], None]) -> int:
+    descriptor = os.open(path, flags, 0o644)
+    try:
+        _take(descriptor, on_wait)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def _take(descriptor: int, on_wait: Callable[[], None]) -> None:

@@ -7,9 +7,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from edgebig.bundle import Bundle, Engine
-from edgebig.compatibility import Machine, engine_fits, engine_notes, has_dla, numbers, short, sm
+from edgebig.compatibility import Machine, engine_notes, has_dla, numbers, short, sm
 from edgebig.device.history import Expected, History, Marks, PastBuild, span
 from edgebig.device.timing import device_key, timing_entries
+from edgebig.runtime.gpu.machine import ANEW, misfit
 
 _NVIDIA = ("tensorrt", "tensorrt-rtx")
 _CONTEXT_BYTES = 500 << 20
@@ -37,6 +38,8 @@ class Preflight:
         basis: what the estimate of the time is based on.
         marks: where the steps of an earlier build lay.
         dla: lines on what the DLA core that was asked for takes.
+        has_gpu: whether the driver shows one.
+        other: what to know where the bundle was compiled for another GPU than this machine's; empty elsewhere.
     """
 
     part: str
@@ -51,6 +54,8 @@ class Preflight:
     basis: str = ""
     marks: Marks = field(default_factory=dict)
     dla: tuple[str, ...] = ()
+    has_gpu: bool = True
+    other: str = ""
 
     def lines(self, path: str) -> list[str]:
         """For people; ``path`` is the bundle's, for the command to type."""
@@ -59,13 +64,21 @@ class Preflight:
             found = [f"{name}{self.fitting.path} runs here", *(f"{name}{note}" for note in self.notes)]
         else:
             why = list(self.refused) or ["no engine yet"]
-            found = [f"{name}{reason}: run 'edgebig finish {path}'" for reason in why]
+            found = [f"{name}{reason}{'' if reason.endswith(ANEW) else self._advice(path)}" for reason in why]
+            found += [f"{name}{self.other}"] if self.other else []
         found += [f"{name}{line}" for line in self.dla]
         if self.memory_bytes is not None:
             found.append(f"{name}about {self.memory_bytes / 1e6:.0f} MB of memory to run (an estimate)")
-        if self.fitting is None and self.builder is not None:
+        if self.fitting is None and self.builder is not None and self.has_gpu:
             found.append(f"{name}{self.time_line()}")
         return found
+
+    def _advice(self, path: str) -> str:
+        if not self.has_gpu:
+            return f": run 'edgebig finish {path}' on the device"
+        if self.builder is None:
+            return ": install TensorRT (a Jetson's JetPack brings it, docs/jetson.md)"
+        return f": run 'edgebig finish {path}'"
 
     def time_line(self) -> str:
         """What a build may take."""
@@ -88,7 +101,8 @@ def preflight(
     """
     part = bundle.part(name)
     engines = [e for e in part.engines if e.kind in _NVIDIA and (dla is None or e.dla == dla)]
-    fitting = next((engine for engine in engines if not engine_fits(engine, machine)), None)
+    refused = [(engine, misfit(bundle, engine, machine)) for engine in engines]
+    fitting = next((engine for engine, reason in refused if not reason), None)
     builder = next((kind for kind in _NVIDIA if machine.version_of(kind)), None)
     weights = part.sizes.get("weight_bytes")
     activations = part.sizes.get("activation_bytes")
@@ -97,7 +111,7 @@ def preflight(
     return Preflight(
         part=name,
         fitting=fitting,
-        refused=tuple(reason for engine in engines if (reason := engine_fits(engine, machine))),
+        refused=tuple(reason for _, reason in refused if reason),
         notes=() if fitting is None else engine_notes(fitting, machine),
         builder=builder,
         weight_bytes=weights,
@@ -107,6 +121,19 @@ def preflight(
         basis=expected.basis,
         marks=expected.marks,
         dla=() if dla is None else dla_lines(bundle, name, machine, dla),
+        has_gpu=machine.capability is not None,
+        other=_other_gpu(bundle, machine),
+    )
+
+
+def _other_gpu(bundle: Bundle, machine: Machine) -> str:
+    target = bundle.manifest.target
+    wanted = target.get("compute_capability")
+    if wanted is None or machine.capability in (None, wanted):
+        return ""
+    return (
+        f"the bundle was compiled for {target.get('name')} ({sm(str(wanted))}): 'edgebig finish' builds for this GPU "
+        "with --any-device alone; compile for this device if you can"
     )
 
 

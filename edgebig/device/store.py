@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from contextlib import suppress
 from dataclasses import asdict
@@ -20,7 +21,11 @@ def engines_folder() -> Path:
     named = os.environ.get("EDGEBIG_ENGINES")
     if named:
         return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgebig" / "engines"
+    try:
+        home = Path.home()
+    except RuntimeError:  # a container's user that no table names; Docker sets HOME=/ for it
+        home = Path("/")
+    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "edgebig" / "engines"
 
 
 def write_synced(path: Path, data: bytes) -> None:
@@ -51,21 +56,50 @@ class Store:
     def __init__(self, bundle: Bundle) -> None:
         digest = hashlib.sha256((bundle.path / MANIFEST).read_bytes()).hexdigest()
         self.folder = engines_folder() / digest[:32]
+        self._bundle = bundle.path
+
+    def make(self) -> None:
+        """Makes the folder, such that nobody else writes there, whatever the user's mask.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        for folder in (self.folder.parent, self.folder):
+            if not folder.is_dir():
+                folder.mkdir(parents=True, exist_ok=True)
+                folder.chmod(0o755)
+
+    def is_safe(self) -> bool:
+        """Whether nobody puts anything there but root, this user and whoever owns the bundle: engines are code."""
+        try:
+            inner, outer, bundle = (path.stat() for path in (self.folder, self.folder.parent, self._bundle))
+        except OSError:
+            return False
+        others = stat.S_IWGRP | stat.S_IWOTH
+        if inner.st_uid not in {0, os.geteuid(), bundle.st_uid} or inner.st_mode & others:
+            return False
+        return not outer.st_mode & others or bool(outer.st_mode & stat.S_ISVTX)
 
     def place(self, part: str, engine: Engine, device: str) -> Path:
-        """Where an engine of this kind, version, capability and device lies."""
-        key = json.dumps([part, engine.kind, engine.version, engine.hardware, engine.dla, device])
-        return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.engine"
+        """Where a new engine goes: a name of its own, so that the old one stays until :meth:`add` records the new one.
 
-    def find(self, part: str, machine: Machine) -> tuple[Engine, Path] | None:
-        """The first engine that fits the machine and whose hash is the one that was recorded."""
+        The name begins with a key of part, kind, version, capability, DLA core and device, which the record has too.
+        """
+        key = json.dumps([part, engine.kind, engine.version, engine.hardware, engine.dla, device])
+        digest, own = (hashlib.sha256(text.encode()).hexdigest() for text in (key, engine.path))
+        return self.folder / f"{digest[:24]}.{own[:8]}.engine"
+
+    def find(self, part: str, machine: Machine) -> tuple[Engine, Path, File] | None:
+        """The first engine that fits the machine and whose hash is the one that was recorded, where that is safe."""
+        if not self.is_safe():
+            return None
         for record in sorted(self.folder.glob("*.json")):
             try:
                 data = json.loads(record.read_text(encoding="utf-8"))
                 engine, expected = Engine.from_json(data["engine"]), File.from_json(data["file"])
-                path = record.with_suffix(".engine")
+                path = self.folder / _plain(data["name"])
                 if data["part"] == part and not engine_fits(engine, machine) and hash_file(path) == expected:
-                    return engine, path
+                    return engine, path, expected
             except (OSError, ValueError, KeyError, TypeError):
                 continue  # cut short or removed: it is built again
         return None
@@ -76,17 +110,30 @@ class Store:
         Raises:
             OutputError: the folder cannot be written.
         """
-        record = {"part": part, "engine": asdict(engine), "file": asdict(hash_file(path))}
+        record = {"part": part, "name": path.name, "engine": asdict(engine), "file": asdict(hash_file(path))}
+        place = path.with_name(f"{path.name.partition('.')[0]}.json")
         try:
-            write_synced(path.with_suffix(".json"), json.dumps(record, indent=1).encode())
+            write_synced(place, json.dumps(record, indent=1).encode())
         except OSError as error:
             raise OutputError(f"cannot write {path.parent}: {error.strerror}") from error
 
     def clean(self) -> None:
-        """Removes what an interrupted finish left; the bundle's lock is held."""
-        for file in self.folder.glob(".*"):
-            with suppress(OSError):
-                file.unlink()
+        """Removes engines that no record names, and what else an interrupted finish left; the folder's lock is held."""
+        named = set()
+        for record in self.folder.glob("*.json"):
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                named.add(json.loads(record.read_text(encoding="utf-8"))["name"])
+        for file in self.folder.iterdir() if self.folder.is_dir() else ():
+            if file.name.startswith(".") or (file.suffix == ".engine" and file.name not in named):
+                with suppress(OSError):
+                    file.unlink()
+
+
+def _plain(name: str) -> str:
+    """A file's name alone, of a record that anything may have written."""
+    if name != Path(name).name:
+        raise ValueError(name)
+    return name
 
 
 def with_stored(bundle: Bundle, part: str, machine: Machine) -> Bundle:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,9 @@ from edgebig.build.timing_cache import SUFFIX, TimingCache, TimingKey, read_timi
 from edgebig.compatibility import Machine
 from edgebig.device.history import timing_folder
 from edgebig.errors import OutputError, UsageError
+
+_ABANDONED = 3600.0
+"""Seconds after which nobody writes a file any more that was begun."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,14 @@ def clear_timing(names: list[str] | None) -> int:
             with suppress(FileNotFoundError):
                 file.unlink()
     return len(chosen)
+
+
+def remove_partials() -> None:
+    """Removes files that a process began to write into the device's folder and did not finish: the power failed."""
+    for file in timing_folder().glob("*.partial"):
+        with suppress(OSError):
+            if time.time() - file.stat().st_mtime > _ABANDONED:
+                file.unlink()
 
 
 def _known(entry: TimingEntry) -> TimingKey:

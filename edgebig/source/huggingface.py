@@ -19,7 +19,14 @@ from edgebig.source.source import Sample, Source, SourcePart, check_export
 
 
 def export_huggingface(
-    model: str, folder: Path, task: str | None, opset: int, tolerance: float, text_length: int | None = None
+    model: str,
+    folder: Path,
+    task: str | None,
+    opset: int,
+    tolerance: float,
+    text_length: int | None = None,
+    *,
+    pads: bool = False,
 ) -> Source:
     """Exports every graph of the model and compares it with PyTorch on example inputs.
 
@@ -30,6 +37,7 @@ def export_huggingface(
         opset: at least this opset is exported.
         tolerance: largest difference, relative to an output's largest magnitude.
         text_length: texts are cut to so many tokens.
+        pads: shorter texts are filled up to as many, which the attention mask leaves out.
 
     Raises:
         SourceError: no such model, an unknown task, or the export failed.
@@ -52,7 +60,7 @@ def export_huggingface(
             raise
         except Exception as error:  # transformers and optimum raise many kinds
             raise SourceError(f"export of {name} for {found_task} failed: {_first_line(error)}") from error
-        processor = processors.load(model, folder / "processor", text_length)
+        processor = processors.load(model, folder / "processor", text_length, pads=pads)
         labelled = processors.save_labels(config, folder / "processor")
     return Source(
         "huggingface",

@@ -20,9 +20,15 @@ def read_onnx(path: Path, frozen: Mapping[str, int | float | bool] | None = None
         frozen: inputs that become constants: of a merged decoder, whose switch is among them, one part is left.
 
     Raises:
-        SourceError: no such file, not an ONNX model, or one that ONNX Runtime refuses.
+        SourceError: no such file, not an ONNX model, one that ONNX Runtime refuses or that takes text.
     """
     graph = Graph.load(path)
+    text = next((spec.name for spec in graph.inputs if spec.dtype == "string"), None)
+    if text is not None:
+        raise SourceError(
+            f"{path}: the input {text!r} holds text, and what is compiled computes with numbers: export the model "
+            "without its tokenizer"
+        )
     try:
         Executor(path, "off").close()
     except Exception as error:

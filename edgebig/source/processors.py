@@ -27,8 +27,8 @@ class Processor:
     sound: Sound | None
 
 
-def load(model: str, folder: Path, text_length: int | None) -> Processor:
-    """Loads them and writes their files to ``folder``."""
+def load(model: str, folder: Path, text_length: int | None, *, pads: bool = False) -> Processor:
+    """Loads them and writes their files to ``folder``; texts are cut, and where asked padded, to ``text_length``."""
     from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoTokenizer
 
     tokenizer = _try(lambda: AutoTokenizer.from_pretrained(model))
@@ -41,7 +41,7 @@ def load(model: str, folder: Path, text_length: int | None) -> Processor:
         processor.save_pretrained(folder)
     return Processor(
         folder if found else None,
-        _text(tokenizer, text_length) if tokenizer is not None else None,
+        _text(tokenizer, text_length, pads) if tokenizer is not None else None,
         _picture(images) if images is not None else None,
         _sound(sounds) if sounds is not None else None,
     )
@@ -74,11 +74,14 @@ def picture_shapes(preprocessors: Sequence[Any], config: Any) -> dict[str, int]:
     return {}
 
 
-def _text(tokenizer: Any, length: int | None) -> Callable[[str], Sample]:
+def _text(tokenizer: Any, length: int | None, pads: bool) -> Callable[[str], Sample]:
     longest = length or min(int(tokenizer.model_max_length), 512)
+    if pads and tokenizer.pad_token is None:  # the mask leaves it out, so that any token serves
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
+    padding = "max_length" if pads else False
 
     def to_sample(line: str) -> Sample:
-        encoded = tokenizer(line, truncation=True, max_length=longest, return_tensors="np")
+        encoded = tokenizer(line, truncation=True, max_length=longest, padding=padding, return_tensors="np")
         sample = {k: np.asarray(v, np.int64) for k, v in encoded.items()}
         tokens = sample["input_ids"].shape[1]
         # inputs that some graphs take and no tokenizer gives

@@ -20,6 +20,7 @@ from edgebig.build import (
 from edgebig.build.tensorrt import Progress
 from edgebig.bundle import BundleWriter, Engine
 from edgebig.errors import BuildError
+from edgebig.graph.branches import decided_by
 from edgebig.graph.passes import NameNodes, run_passes
 from edgebig.manifest import this_architecture
 from edgebig.request import Request
@@ -56,7 +57,7 @@ def build_part(part: PartWork, request: Request, writer: BundleWriter, work: Pat
         _build_and_compare(part, request, writer, path, notes)
     except BuildError as error:
         if not part.stays_as_it_came:
-            raise
+            raise _with_branches(error, part) from error
         notes.decline(f"{part.name}: simplified after all, since the builder refused it as it came: {error}")
         _simplify(part, request)
         part.result().save(path)
@@ -88,6 +89,16 @@ def _build_and_compare(part: PartWork, request: Request, writer: BundleWriter, g
 def _simplify(part: PartWork, request: Request) -> None:
     run_passes(part.graph, [*simplifying(request), NameNodes()])
     part.lowered, part.stays_as_it_came, part.is_unchanged = part.graph.clone(), False, False
+
+
+def _with_branches(error: BuildError, part: PartWork) -> BuildError:
+    """The error, with what decides the graph's branches where it has some."""
+    branches = decided_by(part.result())
+    if not branches:
+        return error
+    return BuildError(
+        f"{error}: the graph branches (If), which TensorRT often refuses, on {branches}: settle it with these"
+    )
 
 
 def _build_host(part: PartWork, request: Request, writer: BundleWriter, work: Path, notes: StageNotes) -> None:

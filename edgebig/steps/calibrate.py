@@ -35,6 +35,7 @@ from edgebig.quantize import clamp_masks, observed_tensors, planned_tensors
 from edgebig.request import Request
 from edgebig.resources import data_folder
 from edgebig.source import Source
+from edgebig.spec import TensorSpec
 from edgebig.stages import StageNotes
 from edgebig.steps.examples import best_shapes, fit_examples
 from edgebig.steps.plans import plan_suffices
@@ -157,8 +158,9 @@ def _made(part: PartWork, request: Request) -> _Chosen:
         each = -(-request.recipe.golden // len(sets))
         examples = [made for one in sets for made in made_inputs(part.graph, best_shapes(one), each)]
     examples = [{s.name: e[s.name] for s in part.graph.inputs} for e in examples]
-    if request.target.engine != "host":  # an engine takes its own shapes alone
-        examples = fit_examples(examples, part.profile_sets)
+    # an engine takes its own shapes alone, ONNX Runtime any
+    is_host = request.target.engine == "host"
+    examples = fit_examples(examples, part.profile_sets, part.graph.inputs, any_size=is_host)
     return _Chosen(examples, [(f"example {i}", e) for i, e in enumerate(examples)], "made inputs")
 
 
@@ -279,8 +281,17 @@ def _feedback(part: PartWork, request: Request) -> Feedback:
     states = asked or find_states(inputs, outputs)
     caches = {name: output for name, output in states.items() if name.startswith("past_key_values")}
     if caches and {"input_ids"} <= known[0] and {"logits"} <= known[1]:
-        return GeneratedText(caches, inputs, "logits", _GENERATED)
+        return GeneratedText(caches, inputs, "logits", _GENERATED if _can_grow(caches, inputs) else 0)
     return RecurrentState(states, inputs) if states else NoFeedback()
+
+
+def _can_grow(caches: Iterable[str], inputs: Sequence[TensorSpec]) -> bool:
+    """Whether a decoder takes one token after the other: its cache and mask are of any length, and its tokens one."""
+    shapes = {spec.name: spec.shape for spec in inputs}
+    lengths = [shapes[name][-2] for name in caches if ".encoder." not in name and len(shapes[name]) > 2]
+    lengths += [shapes["attention_mask"][-1]] if shapes.get("attention_mask") else []
+    tokens = shapes["input_ids"][-1]
+    return not any(isinstance(length, int) for length in lengths) and (not isinstance(tokens, int) or tokens == 1)
 
 
 def _processor_bounds(part: PartWork, request: Request) -> dict[str, tuple[float, float]]:

@@ -187,13 +187,17 @@ def _check_room(
     least = max(map(room.least, largest))
     if least > room.memory and was_asked:
         raise UsageError(
-            f"shapes: {part.name} at {_ranges(found)} has {least / 1e9:.1f} GB of weights, inputs and outputs alone, "
-            f"{room.target} has {room.memory / 1e9:g} GB: ask for smaller --max-shapes"
+            f"shapes: {part.name} at {_ranges(found) or 'these shapes'} has {least / 1e9:.1f} GB of weights, inputs "
+            f"and outputs alone, {room.target} has {room.memory / 1e9:g} GB: ask for {_smaller(found)}"
         )
-    advice = "ask for smaller --max-shapes" if any(found) else "choose a smaller precision or model"
+    advice = f"ask for {_smaller(found)}" if was_asked or any(found) else "choose a smaller precision or model"
     notes.decline(
         f"{part.name}: may not fit: at {_ranges(found) or 'its shapes'} it takes {room.text(worst)}: {advice}"
     )
+
+
+def _smaller(found: tuple[ProfileSet, ...]) -> str:
+    return "smaller --max-shapes" if any(found) else "smaller --shapes"
 
 
 def _largest(profiles: ProfileSet) -> dict[str, tuple[int, ...]]:

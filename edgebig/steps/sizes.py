@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -11,8 +10,11 @@ import onnx_ir as ir
 from edgebig.errors import EdgebigError
 from edgebig.graph import Graph
 from edgebig.graph.passes import SetShapes
-from edgebig.graph.shapes import infer_shapes
+from edgebig.graph.shapes import compute_shapes, infer_shapes
 from edgebig.graph.values import static_shape
+
+_ROUNDS = 4
+"""In which shapes that follow from others are computed; two are enough for the decoders that Optimum exports."""
 
 
 @dataclass(frozen=True)
@@ -78,21 +80,12 @@ def values_of(graph: Graph, shapes: Mapping[str, tuple[int, ...]]) -> Values | N
             infer_shapes(fixed)
     except EdgebigError:
         return None
+    peak, rounds = _peak(fixed.model.graph), 0
+    while peak is None and rounds < _ROUNDS and compute_shapes(fixed):
+        peak, rounds = _peak(fixed.model.graph), rounds + 1
     main = fixed.model.graph
-    peak = _peak(main)
-    if peak is None:  # inference does not look through a Slice or an Expand, and stops where a shape goes through one
-        _compute_shapes(fixed)
-        peak = _peak(main)
     outside = [_bytes(value) for value in (*main.inputs, *main.outputs)]
     return None if peak is None else Values(peak, sum(size or 0 for size in outside))
-
-
-def _compute_shapes(fixed: Graph) -> None:
-    """Computes what follows from fixed shapes, with onnxscript's constant folding; what it refuses stays unknown."""
-    from onnxscript.optimizer import fold_constants  # onnxscript takes a third of a second
-
-    with contextlib.suppress(Exception):  # it lets many kinds through
-        fold_constants(fixed.model, onnx_shape_inference=True)
 
 
 def _peak(main: ir.Graph) -> int | None:
@@ -126,7 +119,7 @@ def _peak(main: ir.Graph) -> int | None:
 
 def _bytes(value: ir.Value) -> int | None:
     shape = static_shape(value.shape)
-    if shape is None or value.dtype is None:
+    if shape is None or value.dtype in (None, ir.DataType.STRING, ir.DataType.UNDEFINED):
         return None
     count = 1
     for size in shape:

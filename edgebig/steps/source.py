@@ -42,7 +42,11 @@ def load_source(model: Any, request: Request, examples: Examples | None, work: P
             raise UsageError(f"--task {recipe.task}: {model} is an ONNX file, which has no task: leave --task out")
         source = read_onnx(Path(model), recipe.freeze)
     else:
-        length = max((r.max[-1] for one in recipe.shape_sets for n, r in one.items() if n == "input_ids"), default=None)
-        source = export_huggingface(os.fspath(model), work, recipe.task, recipe.opset, recipe.tolerance, length)
+        texts = [r for one in recipe.shape_sets for name, r in one.items() if name == "input_ids" and r.max]
+        length = max((r.max[-1] for r in texts), default=None)
+        pads = bool(texts) and all(r.min[-1] == length for r in texts)
+        source = export_huggingface(
+            os.fspath(model), work, recipe.task, recipe.opset, recipe.tolerance, length, pads=pads
+        )
     notes.note(*source.notes)
     return source

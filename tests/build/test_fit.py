@@ -46,6 +46,19 @@ def test_ends_move_by_the_multiple_that_the_graph_demands() -> None:
     assert found is not None and found["h"] == found["w"] == (32, 224, 640)
 
 
+def test_an_axis_that_is_the_sum_of_two_others_is_found() -> None:
+    inputs = [
+        TensorSpec("a", "float32", (1, "old", 8)),
+        TensorSpec("b", "float32", (1, "new", 8)),
+        TensorSpec("c", "float32", (1, "both")),
+    ]
+    roles = Layout.of(inputs).roles
+    assert set(roles.values()) == {"other"}
+    guess = dict.fromkeys(roles, GUESSES["other"])
+    found = Fitter(roles, lambda s: "" if s["both"] == s["old"] + s["new"] else "no").fit(guess)
+    assert found == {"old": (1, 1, 15), "new": (1, 1, 1), "both": (2, 2, 16)}
+
+
 def test_the_shortest_input_is_found() -> None:
     guess = {"n": (1, 1, 8), "h": (1, 500, 1000), "w": (64, 64, 64)}
     found = Fitter(ROLES, lambda s: "" if s["h"] >= 400 else "too short").fit(guess)

@@ -22,6 +22,12 @@ def derived(inputs: list[TensorSpec], asked: dict[str, ShapeRange], axes: dict[s
     return found
 
 
+def test_bytes_of_a_picture_are_a_picture() -> None:
+    inputs = [TensorSpec("image", "uint8", ("batch", "height", "width", 3))]
+    (found,) = derive_profiles(inputs)
+    assert found["image"] == Profile((1, 32, 32, 3), (1, 224, 224, 3), (8, 640, 640, 3))
+
+
 def test_only_inputs_with_dynamic_axes_get_one() -> None:
     found = derived([spec("a", 1, 3), spec("b", "batch", 3)], {}, {})
     assert found == {"b": Profile((1, 3), (1, 3), (8, 3))}
@@ -41,6 +47,42 @@ def test_what_the_source_knows_comes_before_a_guess() -> None:
         "x": Profile((3000, 1, 1, 1), (3000, 1, 128, 1), (3000, 8, 512, 16))
     }
     assert derived([spec("x", None, 4), spec("y", "N", 4)], {}, {})["y"] == Profile((1, 4), (1, 4), (8, 4))
+
+
+@pytest.mark.parametrize(
+    ("shape", "low", "best", "high"),
+    [
+        (("batch", 1, "depth", "height", "width"), (1, 1, 16, 16, 16), (1, 1, 64, 64, 64), (8, 1, 128, 128, 128)),
+        ((None, None, None, None, 4), (1, 16, 16, 16, 4), (1, 64, 64, 64, 4), (8, 128, 128, 128, 4)),
+        (("N", "C", "D", "H", "W"), (1, 1, 16, 16, 16), (1, 1, 64, 64, 64), (8, 16, 128, 128, 128)),
+        (("batch", 3, "t", "h", "w"), (1, 3, 1, 32, 32), (1, 3, 16, 224, 224), (8, 3, 32, 640, 640)),
+        (("b", "t", 3, "h", "w"), (1, 1, 3, 32, 32), (1, 16, 3, 224, 224), (8, 32, 3, 640, 640)),
+        (("batch", "t", "h", "w", 3), (1, 1, 32, 32, 3), (1, 16, 224, 224, 3), (8, 32, 640, 640, 3)),
+        (("batch", "p", "q", "r", "s"), (1,) * 5, (1,) * 5, (8, 16, 16, 16, 16)),
+    ],
+)
+def test_volumes_and_films(
+    shape: tuple[Dim, ...], low: tuple[int, ...], best: tuple[int, ...], high: tuple[int, ...]
+) -> None:
+    assert derived([spec("x", *shape)], {}, {})["x"] == Profile(low, best, high)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "low", "best", "high"),
+    [
+        ("feats", ("T", "N", 80), (1, 1, 80), (128, 1, 80), (512, 8, 80)),
+        ("feats", ("batch", "n_frames", 80), (1, 1, 80), (1, 128, 80), (8, 512, 80)),
+        ("audio_signal", ("batch", 80, "time"), (1, 80, 1), (1, 80, 128), (8, 80, 512)),
+        ("audio", ("batch", "time"), (1, 1600), (1, 16000), (8, 320000)),
+        ("audio", ("batch", 1, "time"), (1, 1, 1600), (1, 1, 16000), (8, 1, 320000)),
+        ("points", ("batch", "n"), (1, 1), (1, 1), (8, 16)),
+        ("pictures", ("t", 3, "h", "w"), (1, 3, 32, 32), (1, 3, 224, 224), (16, 3, 640, 640)),
+    ],
+)
+def test_time_is_told_from_batches_samples_and_pictures(
+    name: str, shape: tuple[Dim, ...], low: tuple[int, ...], best: tuple[int, ...], high: tuple[int, ...]
+) -> None:
+    assert derived([spec(name, *shape)], {}, {})[name] == Profile(low, best, high)
 
 
 @pytest.mark.parametrize(

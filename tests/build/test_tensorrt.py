@@ -79,7 +79,9 @@ def test_the_node_that_the_builder_refuses_is_named(tmp_path: Path) -> None:
     model = tiny.mlp()
     for index, node in enumerate(model.graph.node):
         node.name = f"block{index}/{node.op_type}"
-    with pytest.raises(BuildError, match=r"for sm 7\.5: .*'block\d/(Gemm|MatMul)'.* not supported") as caught:
+    with pytest.raises(
+        BuildError, match=r"for sm 7\.5: .*'block\d/(Gemm|MatMul)'.* not supported.*: choose --precision fp16"
+    ) as caught:
         built(saved(tmp_path / "named.onnx", model), ["7.5"], BATCHES)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 1200
 

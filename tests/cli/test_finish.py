@@ -24,7 +24,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_dry_run_builds_nothing(edgebig: Run, path: Path) -> None:
     result = edgebig("finish", path, "--dry-run")
     assert result.code == 0
-    assert result.out.splitlines()[1] == f"model: no engine yet: run 'edgebig finish {path}'"
+    assert result.out.splitlines()[1].startswith(f"model: no engine yet: run 'edgebig finish {path}'")
     assert not (path / "finished").exists()
     found = edgebig("finish", path, "--dry-run", "--json").json
     assert found["parts"]["model"]["fitting"] is None and found["parts"]["model"]["part"] == "model"

@@ -13,6 +13,10 @@ from edgebig.compatibility import Machine
 from edgebig.device.history import History
 from edgebig.device.preflight import machine_line, preflight, this_build
 
+OTHER = (
+    "model: the bundle was compiled for l4 (sm_89): 'edgebig finish' builds for this GPU with --any-device alone; "
+    "compile for this device if you can"
+)
 UNKNOWN = "model: time to build: unknown (nothing was built on this device yet)"
 THOR = Machine(tensorrt="11.4.1", capability="11.0", device="NVIDIA Jetson AGX Thor Developer Kit", is_jetson=True)
 
@@ -33,8 +37,37 @@ def test_an_engine_of_another_machine(tmp_path: Path) -> None:
     assert found.fitting is None and found.builder == "tensorrt"
     assert found.lines("b.bundle") == [
         "model: built for TensorRT 10.3 on sm_87; this machine has 11.4 on sm_110: run 'edgebig finish b.bundle'",
+        OTHER,
         UNKNOWN,
     ]
+
+
+def test_where_nothing_can_be_built_it_says_what_can_be_done(tmp_path: Path) -> None:
+    bundle = bundle_with(tmp_path / "b", Engine("e", "tensorrt", "10.3.0", ("8.9",)))
+    assert preflight(bundle, "model", Machine(tensorrt="10.3.0")).lines("b.bundle") == [
+        "model: built for TensorRT 10.3 on sm_89; this machine has no GPU that the driver shows: "
+        "run 'edgebig finish b.bundle' on the device"
+    ]
+    assert preflight(bundle, "model", Machine(capability="8.9")).lines("b.bundle") == [
+        "model: built for TensorRT 10.3 on sm_89; this machine has no TensorRT: install TensorRT (a Jetson's JetPack "
+        "brings it, docs/jetson.md)"
+    ]
+
+
+def test_the_plans_own_header_counts_where_the_manifest_says_another_version(tmp_path: Path) -> None:
+    """The first 28 bytes of a plan: the tag ``ftrt``, 0, and at byte 24 the version."""
+    engine = Engine("e", "tensorrt", "11.4.1", ("11.0",))
+    bundle = bundle_with(tmp_path / "b", engine)
+    (bundle.path / "e").write_bytes(b"ftrt" + bytes(20) + bytes([10, 3, 0, 30]) + b"the rest")
+    found = preflight(bundle, "model", THOR)
+    assert found.fitting is None
+    assert found.refused == ("built for TensorRT 10.3 on sm_110; this machine has 11.4 on sm_110",)
+    (bundle.path / "e").write_bytes(b"ftrt" + bytes(20) + bytes([11, 4, 1, 9]) + b"the rest")
+    assert preflight(bundle, "model", THOR).fitting == engine
+    (bundle.path / "e").write_bytes(b"vtrt" + bytes(20) + bytes([11, 4, 1, 9]) + b"the rest")
+    assert preflight(bundle, "model", THOR).lines("b")[0] == (
+        "model: e is an engine of tensorrt-rtx, the manifest says tensorrt: copy the bundle anew"
+    )
 
 
 def test_no_engine_yet_with_estimates(tmp_path: Path) -> None:
@@ -44,6 +77,7 @@ def test_no_engine_yet_with_estimates(tmp_path: Path) -> None:
     assert found.seconds is None
     assert found.lines("b.bundle") == [
         "model: no engine yet: run 'edgebig finish b.bundle'",
+        OTHER,
         "model: about 644 MB of memory to run (an estimate)",
         UNKNOWN,
     ]

@@ -5,7 +5,10 @@ TensorRT itself is the recording module of tests/build: only it could join what 
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +18,13 @@ import pytest
 pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed")
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "build"))
+import trt_fake
 from device.machines import FACTS, L4, l4_bundle, on_the_cpu
 from trt_fake import make_trt
 
-from edgebig.build import BuildOptions, Flavour
+from edgebig.build import BuildOptions, Flavour, timing_cache
 from edgebig.build.timing_cache import TimingKey, read_timing, write_timing
-from edgebig.bundle import Bundle
+from edgebig.bundle import Bundle, Engine, hash_file, manifest_text
 from edgebig.device import finish as finish_module
 from edgebig.device.facts import Facts
 from edgebig.device.finish import Listener, finish, options_of
@@ -96,6 +100,95 @@ def test_finish_reads_and_writes_the_fleets_file(tmp_path: Path, monkeypatch: py
     assert len(Bundle.open(tmp_path / "d").part().engines) == 1
 
 
+def test_the_fleets_file_needs_no_folder_of_this_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A build takes many minutes: where only the device's own folder cannot be written nothing of it is lost."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("EDGEBIG_ENGINES", str(tmp_path / "file"))
+    fleet = tmp_path / "fleet.timing"
+    built(tmp_path / "a", timing_cache=fleet)
+    assert read_timing(fleet) == (KEY, b"kernel-of-10.3.0")
+    write_timing(fleet, KEY, b"kernel-of-theirs")
+    built(tmp_path / "b", timing_cache=fleet)
+    assert read_timing(fleet) == (KEY, b"kernel-of-10.3.0 kernel-of-theirs")
+    assert len(Bundle.open(tmp_path / "b").part().engines) == 1
+    assert fleet.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_file_that_cannot_be_read_is_told_before_the_build(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"cannot read the timing cache {tmp_path}: Is a directory"):
+        built(tmp_path / "a", timing_cache=tmp_path)
+    assert Bundle.open(tmp_path / "a").part().engines == ()
+
+
+def test_caches_that_tensorrt_cannot_read_or_join_cost_time_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "model: TensorRT declined a timing cache, of another CUDA or driver: timed anew"
+    real = trt_fake.Config.create_timing_cache
+    written("mine", b"old")
+    import_timing(exported(tmp_path, b"theirs"))
+    with monkeypatch.context() as patch:
+        patch.setattr(trt_fake.Config, "create_timing_cache", lambda config, data: None if data else real(config, data))
+        assert said in built(tmp_path / "a")
+    (entry,) = timing_entries()
+    assert (read_timing(entry.path)[1], entry.pending) == (b"kernel-of-10.3.0", 0)
+    import_timing(exported(tmp_path, b"theirs"))
+    with monkeypatch.context() as patch:
+        patch.setattr(trt_fake.Cache, "combine", lambda cache, other, ignore: False)
+        assert said in built(tmp_path / "b")
+    assert said not in built(tmp_path / "c")
+    with monkeypatch.context() as patch:
+        patch.setattr(trt_fake.Cache, "serialize", lambda cache: None)
+        built(tmp_path / "d", timing_cache=tmp_path / "new.timing")
+    assert read_timing(entry.path)[1].startswith(b"kernel-of-10.3.0")
+
+
+def test_a_build_that_was_killed_goes_on_from_what_it_had_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(builder: Any, network: object, config: trt_fake.Config) -> bytes:
+        config.cache.kernels.add(b"timed-before")
+        config.progress_monitor.phase_start("Timing graph nodes", None, 9)
+        config.progress_monitor.step_complete("Timing graph nodes", 0)
+        config.cache.kernels.add(b"lost")
+        os.kill(os.getpid(), signal.SIGKILL)
+        return b""
+
+    child = os.fork()
+    if child == 0:
+        (flavour,) = finish_module.find_flavours()
+        flavour.module.Builder.build_serialized_network = dies
+        monkeypatch.setattr(timing_cache, "_EVERY", 0.0)
+        built(tmp_path / "a")
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    (entry,) = timing_entries()
+    assert read_timing(entry.path) == (KEY, b"timed-before")
+    Bundle.open(tmp_path / "a").verify()
+    finish(
+        tmp_path / "a",
+        facts=Facts(ORIN),
+        opened=lambda bundle, part, engine: load(bundle, part=part, prefer="onnxruntime-cpu"),
+    )
+    assert read_timing(entry.path) == (KEY, b"kernel-of-10.3.0 timed-before")
+    assert len(Bundle.open(tmp_path / "a").part().engines) == 1
+
+
+def test_what_was_begun_and_never_ended_goes_after_an_hour(tmp_path: Path) -> None:
+    built(tmp_path / "a")
+    old, new = timing_folder() / "tmpa.partial", timing_folder() / "tmpb.partial"
+    old.write_bytes(b"cut")
+    new.write_bytes(b"at work")
+    os.utime(old, (time.time() - 4000,) * 2)
+    built(tmp_path / "b")
+    assert not old.exists() and new.exists()
+
+
+def exported(folder: Path, kernels: bytes) -> Path:
+    write_timing(folder / "other.timing", KEY, kernels)
+    return folder / "other.timing"
+
+
 def test_rtx_leaves_the_file_alone_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     monkeypatch.setenv("EDGEBIG_ENGINES", str(tmp_path / "one"))
@@ -117,6 +210,24 @@ def test_rtx_leaves_the_file_alone_and_says_so(tmp_path: Path, monkeypatch: pyte
     plain = Bundle(tmp_path / "a", replace(Bundle.open(tmp_path / "a").manifest, parts={"model": bundle}))
     found = preflight(plain, "model", L4)
     assert (found.seconds, found.basis) == (pytest.approx(past.seconds), "an earlier build here")
+
+
+def test_where_the_full_tensorrt_is_too_an_engine_of_rtx_is_not_the_last_word(tmp_path: Path) -> None:
+    bundle = l4_bundle(tmp_path / "a")
+    (bundle.path / "finished").mkdir()
+    (bundle.path / "finished/e").write_bytes(b"an engine")
+    rtx = Engine("finished/e", "tensorrt-rtx", str(L4.tensorrt_rtx), ("8.9",), built={"options": "damaged"})
+    part, files = replace(bundle.part(), engines=(rtx,)), {**bundle.manifest.files}
+    files[rtx.path] = hash_file(bundle.path / rtx.path)
+    (bundle.path / "manifest.json").write_text(
+        manifest_text(replace(bundle.manifest, parts={"model": part}, files=files))
+    )
+    heard: list[str] = []
+    both = Facts(replace(ORIN, tensorrt_rtx=L4.tensorrt_rtx))
+    finish(bundle.path, listener=Listener(heard.append), facts=both)
+    assert heard[-1].endswith(
+        "runs here: nothing to build (TensorRT 10.3.0 is here too: --force builds an engine of it, which goes first)"
+    )
 
 
 def test_the_second_build_knows_what_the_first_took(tmp_path: Path) -> None:

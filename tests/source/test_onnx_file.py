@@ -43,6 +43,15 @@ def test_a_real_model_that_is_cut_short_is_refused(tmp_path: Path, shared_data: 
         read_onnx(path)
 
 
+def test_text_is_refused(tmp_path: Path) -> None:
+    text = onnx.helper.make_tensor_value_info("words", onnx.TensorProto.STRING, ["n"])
+    same = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.STRING, ["n"])
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["words"], ["y"])], "g", [text], [same])
+    onnx.save(onnx.helper.make_model(graph, ir_version=9), tmp_path / "text.onnx")
+    with pytest.raises(SourceError, match=r"text\.onnx: the input 'words' holds text, .* without its tokenizer"):
+        read_onnx(tmp_path / "text.onnx")
+
+
 def test_what_onnx_runtime_refuses_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "odd.onnx"
     onnx.save(net("float[2] x", "float[2] y", "y = NoSuchOperator(x)", check=False), path)

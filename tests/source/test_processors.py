@@ -56,6 +56,32 @@ def test_long_text_is_cut(tmp_path: Path, asked: int | None, tokens: int) -> Non
     assert found.text("the cat sat on the mat " * 5)["input_ids"].shape == (1, tokens)
 
 
+def test_short_text_is_padded_where_a_length_is_fixed(tmp_path: Path) -> None:
+    folder = a_tokenizer(tmp_path / "m")
+    found = processors.load(str(folder), tmp_path / "out", 6, pads=True)
+    assert found.text is not None
+    sample = found.text("The cat")
+    assert sample["input_ids"].tolist() == [[2, 5, 6, 3, 0, 0]]
+    assert sample["attention_mask"].tolist() == [[1, 1, 1, 1, 0, 0]]
+    assert {v.shape for v in sample.values()} == {(1, 6)}
+    assert found.text("the cat sat on the mat")["input_ids"].shape == (1, 6)
+
+
+def test_a_tokenizer_without_padding_fills_up_all_the_same(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    plain = Tokenizer(models.WordLevel({word: n for n, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    plain.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=plain, unk_token="[UNK]").save_pretrained(tmp_path / "m")
+    (tmp_path / "m/config.json").write_text(json.dumps({"model_type": "llama"}))
+    found = processors.load(str(tmp_path / "m"), tmp_path / "out", 4, pads=True)
+    assert found.text is not None
+    sample = found.text("the cat")
+    assert sample["input_ids"].shape == (1, 4) and sample["attention_mask"].sum() == 2
+    assert json.loads((tmp_path / "out/tokenizer_config.json").read_text()).get("pad_token") is None
+
+
 def test_an_image_processor_makes_float32_pictures(tmp_path: Path) -> None:
     found = processors.load(str(an_image_processor(tmp_path / "m")), tmp_path / "out", None)
     assert found.text is None and found.picture is not None

@@ -13,6 +13,7 @@ import pytest
 from cli_runner import run_process
 from nets import Sample, model, node, normal
 from PIL import Image
+from textnets import net
 
 import edgebig
 from edgebig.bundle import Bundle
@@ -236,8 +237,16 @@ def test_kept_statistics_know_the_model_s_processor(tmp_path: Path) -> None:
     assert largest[1] == pytest.approx(2 * largest[0])
 
 
-def test_made_inputs_that_do_not_fit_say_to_give_shapes(shared_data: Path, tmp_path: Path) -> None:
-    """A recurrent model pads its sound by reflection, which one sample is too short for."""
+def test_made_inputs_that_do_not_fit_say_to_give_shapes(tmp_path: Path) -> None:
+    """Rows of a prime number of elements, at which no trial arrives."""
+    rows = net("float[N,M] x", "float[K,1009] y", "r = Reshape(x, s) y = Relu(r)", {"s": np.array([-1, 1009])})
+    onnx.save(rows, tmp_path / "rows.onnx")
     with pytest.raises(UsageError, match=r"does not take made inputs of the shapes .*: give --shapes that it takes"):
-        edgebig.compile(shared_data / "silero-vad" / "silero_vad.onnx", out=tmp_path / "b")
-    assert list(tmp_path.iterdir()) == []
+        edgebig.compile(tmp_path / "rows.onnx", out=tmp_path / "b")
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.onnx"]
+
+
+def test_a_recurrent_models_length_is_found_beside_its_state(shared_data: Path, tmp_path: Path) -> None:
+    """It pads its sound by reflection, which one sample is too short for; its state's batch looks alike."""
+    bundle = edgebig.compile(shared_data / "silero-vad" / "silero_vad.onnx", out=tmp_path / "b")
+    assert bundle.part().profiles["state"]["opt"] == [2, 1, 128] and bundle.part().profiles["input"]["opt"][1] >= 100

@@ -14,8 +14,9 @@ from edgebig.steps.engine_options import check_build, options_of
 pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed")
 
 
-def request(target: str, precision: str = "fp16", **build: Any) -> Request:
-    return Request.resolve(Recipe.of("the request", {"build": build}), target, None, Shapes(), {"precision": precision})
+def request(target: str, precision: str = "fp16", several: tuple[str, ...] = (), **build: Any) -> Request:
+    recipe = Recipe.of("the request", {"build": build, "capabilities": several})
+    return Request.resolve(recipe, target, None, Shapes(), {"precision": precision})
 
 
 def test_plain_options_pass_everywhere() -> None:
@@ -42,6 +43,12 @@ def test_plain_options_pass_everywhere() -> None:
         ),
         (request("l4", hardware_compatible="ampere+"), BuildError, "name the compute capabilities"),
         (request("agx-orin-64gb", gpu_fallback=False), UsageError, "name its core with --dla-core"),
+        (request("agx-orin-64gb", dla_core=2), TargetError, "has 2 DLA cores: leave it out$"),
+        (request("agx-orin-64gb", aux_streams=1 << 31), UsageError, "aux streams is 0 to 2147483647, found 2147483648"),
+        (request("h100", workspace=1 << 63), UsageError, "workspace is 0 to 9223372036854775807, found"),
+        (request("l4", several=("8.7", "8.9")), BuildError, r"no engine for compute capability 8\.7: .* one of 7\.5, "),
+        (request("l4", "fp8", several=("8.9", "8.6")), PrecisionError, r"fp8: compute capability 8\.6 has no FP8"),
+        (request("l4", "int4", several=("7.5", "8.9")), PrecisionError, r"int4: compute capability 7\.5 has no INT4"),
     ],
 )
 def test_what_a_target_or_builder_lacks_is_one_line(asked: Request, kind: type[EdgebigError], message: str) -> None:
@@ -51,6 +58,9 @@ def test_what_a_target_or_builder_lacks_is_one_line(asked: Request, kind: type[E
 
 
 def test_what_fits_passes() -> None:
+    check_build(request("l4", "bf16", several=("8.6", "8.9", "12.0")))
+    assert request("l4", several=("8.9", "8.6", "8.9")).recipe.capabilities == ("8.9", "8.6")
+    assert options_of(request("l4", weight_streaming=0)).weight_streaming_budget == 0
     check_build(request("agx-orin-64gb", dla_core=1, gpu_fallback=False))
     check_build(request("agx-orin-64gb", "int8", dla_core=0))
     check_build(request("h100", hardware_compatible="ampere+", strip_weights=True))
@@ -62,7 +72,19 @@ def test_what_fits_passes() -> None:
     [
         ({"workspace": "two"}, "build.workspace: .* is written 2G, 512M"),
         ({"optimization_level": 6}, "build.optimization_level: .* less than or equal to 5"),
-        ({"weight_streaming": "always"}, "build.weight_streaming"),
+        ({"weight_streaming": "always"}, "build.weight_streaming: it is auto, or a size as 2G, .*, found 'always'"),
+        ({"weight_streaming": True}, "build.weight_streaming: it is auto, or a size as 2G, .*, found True"),
+        ({"weight_streaming": -1}, "build.weight_streaming: it is auto, or a size"),
+        ({"weight_streaming": 1.5}, "build.weight_streaming: it is auto, or a size"),
+        ({"workspace": True}, "build.workspace: takes a number, found True"),
+        ({"optimization_level": True}, "build.optimization_level: takes a number"),
+        ({"dla_core": False}, "build.dla_core: takes a number"),
+        (
+            {"several": (8.6, 8.9)},
+            r'capabilities: .* in a recipe \["8\.6", "8\.9"\] with the quotes, found \(8\.6, 8\.9\)',
+        ),
+        ({"several": ("89",)}, "capabilities: compute capabilities are written 8.6,8.9"),
+        ({"several": "8.9"}, "capabilities: compute capabilities are written 8.6,8.9"),
         ({"tactics": 3}, "build.tactics"),
     ],
 )

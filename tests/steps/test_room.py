@@ -104,6 +104,12 @@ def test_what_cannot_be_held_is_refused() -> None:
         prepared(0.3, min="x:1x1x16", opt="x:1x128x16", max="x:64x500000x16")
 
 
+def test_a_fixed_shape_that_cannot_be_held_is_refused_in_its_own_words() -> None:
+    says = r"model at these shapes has 4\.1 GB of weights, .* board has 0\.3 GB: ask for smaller --shapes$"
+    with pytest.raises(UsageError, match=says):
+        prepared(0.3, fixed="x:64x500000x16")  # type: ignore[arg-type]
+
+
 def test_the_shape_that_was_asked_for_once_is_one_range() -> None:
     work, _ = prepared(1.0, fixed="x:2x64x16")  # type: ignore[arg-type]
     assert work.profiles == {} and work.graph.inputs[0].shape == (2, 64, 16)

@@ -16,10 +16,12 @@ import torch
 import transformers as hf
 from source.tiny_models import save
 
+import edgebig
 from edgebig.build import Profile, ProfileSet, build_engine, find_flavour
 from edgebig.errors import BuildError, GraphError
 from edgebig.graph import Executor, Graph
 from edgebig.request import Request, Shapes
+from edgebig.runtime import golden
 from edgebig.source import Source, SourcePart, export_huggingface
 from edgebig.stages import StageNotes
 from edgebig.steps import prepare_graph
@@ -199,3 +201,30 @@ def test_sides_are_multiples_of_what_the_network_halves(tmp_path: Path) -> None:
     assert "found by trying" in " ".join(notes.notes)
     assert not any(computes(work, x=(1, 3, side, 224)) for side in (30, 100, 650))
     assert builds(work, tmp_path)  # TensorRT-RTX would take the other range too, and fail where it runs
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes", "sizes", "left"),
+    [
+        ("bert", "input_ids:1x16", (1, 16), {}),
+        ("llama", "input_ids:1x8", (1, 8), {"attention_mask": 8}),
+        ("llama", "input_ids:1x1,past_key_values.0.key:1x2x5x8", (1, 1), {}),
+    ],
+)
+def test_a_models_own_examples_come_to_the_sizes_that_were_asked(
+    name: str, shapes: str, sizes: tuple[int, ...], left: dict[str, int], tmp_path: Path
+) -> None:
+    """Optimum's are of two rows and of its own lengths; a decoder's mask is as long as cache and tokens together."""
+    model = save(name, tmp_path / "model")
+    bundle = edgebig.compile(str(model), target="l4", precision="fp16", shapes=shapes, out=tmp_path / "b")
+    part = bundle.part()
+    assert {spec.name: spec.shape for spec in part.inputs}["input_ids"] == sizes
+    pairs = golden(bundle)
+    assert pairs and all(inputs["input_ids"].shape == sizes for inputs, _ in pairs)
+    for mask, tokens in left.items():
+        found = part.profiles[mask]
+        past = next(p for n, p in part.profiles.items() if n.startswith("past"))
+        assert all(found[end][1] == past[end][2] + tokens for end in ("min", "opt", "max"))
+    if not left:
+        assert part.profiles == {} and all(spec.is_static for spec in part.inputs)
+    assert part.similarity and all(one["cosine"] > 0.999 for one in part.similarity.values())

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 from onnx_ir.passes.common import CommonSubexpressionEliminationPass, LiftConstantsToInitializersPass
 
+from edgebig.graph.branches import decided_by
 from edgebig.graph.graph import Graph
 from edgebig.graph.passes.base import PassReport, difference, operators
 from edgebig.graph.shapes import infer_shapes
@@ -47,7 +48,7 @@ class FoldConstants:
             last = now
         LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph.model)
         left = sum(node.op_type == "If" for node in graph.nodes())
-        declined = (f"{left} If remain: their conditions depend on the inputs",) if left else ()
+        declined = (f"{left} If remain: their conditions depend on {decided_by(graph)}",) if left else ()
         return PassReport(self.name, difference(before, operators(graph)), declined)
 
 

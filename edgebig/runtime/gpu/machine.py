@@ -13,6 +13,9 @@ from edgebig.compatibility import Machine, engine_fits, engine_notes, is_same_ve
 from edgebig.runtime.gpu.cuda import Cuda
 from edgebig.runtime.gpu.plan_header import HEADER_BYTES, plan_header
 
+ANEW = ": copy the bundle anew"
+"""Ends what no finish mends."""
+
 _L4T = Path("/etc/nv_tegra_release")
 
 
@@ -30,18 +33,23 @@ def this_machine(kind: str, tensorrt: Any, cuda: Cuda) -> Machine:
     )
 
 
-def why_not(bundle: Bundle, engine: Engine, machine: Machine) -> str:
-    """Why an engine of a bundle does not run here, and what mends it; empty where it does, as far as its header tells.
+def misfit(bundle: Bundle, engine: Engine, machine: Machine) -> str:
+    """Why an engine of a bundle does not run here; empty where it does, as far as its header tells.
 
     The header's version counts where the manifest says another: it is what TensorRT compares.
     """
     header = plan_header(bundle.peek(engine.path, HEADER_BYTES))
     if header is not None and header.kind != engine.kind:
-        return f"{engine.path} is an engine of {header.kind}, the manifest says {engine.kind}: copy the bundle anew"
+        return f"{engine.path} is an engine of {header.kind}, the manifest says {engine.kind}{ANEW}"
     if header is not None and not is_same_version(header.version, engine.version):
         engine = replace(engine, version=header.version)
-    reason = engine_fits(engine, machine)
-    return f"{reason}: run 'edgebig finish {bundle.path}'" if reason else ""
+    return engine_fits(engine, machine)
+
+
+def why_not(bundle: Bundle, engine: Engine, machine: Machine) -> str:
+    """As :func:`misfit`, with what mends it."""
+    reason = misfit(bundle, engine, machine)
+    return f"{reason}: run 'edgebig finish {bundle.path}'" if reason and not reason.endswith(ANEW) else reason
 
 
 def why_taken(engine: Engine, machine: Machine) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,6 +22,37 @@ def test_a_size_holds_wherever_its_name_occurs() -> None:
     assert report == PassReport("set shapes", ("a: NxT became 2xT", "b: Nx4 became 2x4"))
     assert [s.shape for s in graph.inputs] == [(2, "T"), (2, 4), ("T", 4)]
     assert graph.outputs[0].shape == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("given_shapes", "mask"),
+    [
+        ({"a": (2, 8)}, "past + 8"),
+        ({"b": (2, 64)}, "64 + new"),
+        ({"a": (2, 8), "b": (2, 64)}, 72),
+        ({"c": (2, 3)}, "past + new"),
+    ],
+)
+def test_a_size_holds_in_sums_of_names(given_shapes: dict[str, tuple[Dim, ...]], mask: Dim) -> None:
+    nodes = "h = Concat<axis = 1>(b, a) s = Add(h, m) t = ReduceSum<keepdims = 0>(c) y = Add(s, t)"
+    inputs = "float[N,new] a, float[N,past] b, float[N,other] c, float[N,mask] m"
+    graph = as_graph(net(inputs, "float[N,all] y", nodes))
+    graph.require_input("m").shape = ir.Shape(["N", "past + new"])
+    SetShapes(given_shapes)(graph)
+    assert graph.inputs[3].shape == (2, mask)
+
+
+@pytest.mark.parametrize(
+    ("name", "becomes"),
+    [("2*new", 16), ("new // 3", 2), ("new - 9", "new - 9"), ("new//0", "new//0"), ("newest + 1", "newest + 1")],
+)
+def test_what_a_name_that_is_an_expression_becomes(name: str, becomes: Dim) -> None:
+    graph = as_graph(
+        net("float[new] a, float[other] b", "float[new] y", "t = ReduceSum<keepdims = 0>(b) y = Add(a, t)")
+    )
+    graph.require_input("b").shape = ir.Shape([name])
+    SetShapes({"a": (8,)})(graph)
+    assert graph.inputs[1].shape == (becomes,)
 
 
 _SIZES = st.one_of(st.integers(1, 3), st.none())
