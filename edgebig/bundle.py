@@ -9,6 +9,7 @@ import errno
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +40,7 @@ FINISHED = "finished/"
 """Folder of the engines that a device built. ``edgebig finish`` may have been ended in it at any point: files there
 that the manifest does not name are no part of the bundle."""
 _CHUNK = 1 << 16  # freeing larger pieces would move the threshold from which glibc maps memory, and so an engine's size
+_NO_STEPS = frozenset(("", ".", ".."))
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -60,7 +62,8 @@ class Bundle:
         """
         folder = Path(path)
         try:
-            data = read_json((folder / MANIFEST).read_text(encoding="utf-8"))
+            with open(folder / MANIFEST, "rb", buffering=0) as stream:
+                data = read_json(stream.readall().decode("utf-8"))
         except (FileNotFoundError, NotADirectoryError) as error:
             found = "a folder without manifest.json" if folder.is_dir() else "no such folder"
             raise BundleError(f"{folder} is not a bundle ({found}): 'edgebig compile' makes one") from error
@@ -142,10 +145,11 @@ class Bundle:
 
     def _check(self, path: Path, name: str, expected: File) -> None:
         try:
-            if name not in self._outside and not path.resolve().is_relative_to(self.path.resolve()):
-                raise BundleError(f"{self.path}: {name} leads outside the bundle")
-            if path.exists() and not path.is_file():
-                raise BundleError(f"{self.path}: {name} is not a regular file: copy the bundle anew")
+            if name in self._outside or not _is_plain(self.path, name):
+                if name not in self._outside and not path.resolve().is_relative_to(self.path.resolve()):
+                    raise BundleError(f"{self.path}: {name} leads outside the bundle")
+                if path.exists() and not path.is_file():
+                    raise BundleError(f"{self.path}: {name} is not a regular file: copy the bundle anew")
             found = hash_file(path)
         except OSError as error:
             raise BundleError(f"{self.path}: {name}: {error.strerror}: copy the bundle anew") from error
@@ -279,12 +283,27 @@ def manifest_text(manifest: Manifest) -> str:
 def hash_file(path: Path) -> File:
     """Size and SHA-256 of a file, read in pieces."""
     digest, size = hashlib.sha256(), 0
-    buffer = memoryview(bytearray(_CHUNK))
-    with path.open("rb", buffering=0) as stream:
-        while read := stream.readinto(buffer):
-            digest.update(buffer[:read])
-            size += read
+    with open(path, "rb", buffering=0) as stream:
+        while piece := stream.read(_CHUNK):
+            digest.update(piece)
+            size += len(piece)
     return File(size, digest.hexdigest())
+
+
+def _is_plain(folder: Path, name: str) -> bool:
+    """Whether it is a regular file in the folder that no link leads to, and so cannot lie outside.
+
+    A look at each step, where :meth:`Path.resolve` looks at those of the folder too. Says no where it is not sure.
+    """
+    steps, place = name.split("/"), os.fspath(folder)
+    if os.name != "posix" or not _NO_STEPS.isdisjoint(steps):
+        return False
+    for step in steps:
+        place = f"{place}/{step}"
+        mode = os.lstat(place).st_mode
+        if stat.S_ISLNK(mode):
+            return False
+    return stat.S_ISREG(mode)
 
 
 def _is_bundle(folder: Path) -> bool:

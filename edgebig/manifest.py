@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from edgebig.errors import BundleError
+from edgebig.quick_check import surely_fits
 from edgebig.schema import load_schema, mismatch
 from edgebig.spec import TensorSpec
 
@@ -230,7 +231,7 @@ class Manifest:
                 f"the manifest is of schema version {data['schema_version']!r}, this edgebig reads {SCHEMA_VERSION}: "
                 "update edgebig, or compile the model again"
             )
-        wrong = mismatch(data, load_schema(SCHEMA))
+        wrong = None if surely_fits(data) else mismatch(data, load_schema(SCHEMA))
         if wrong is not None:
             raise BundleError(f"the manifest is damaged: {wrong}")
         manifest = cls(

@@ -22,11 +22,7 @@ _DTYPES = {"float": "float32", "double": "float64", "float8e4m3fn": "float8_e4m3
 
 
 class OnnxRuntimeCpu:
-    """An ONNX graph in ONNX Runtime's CPU provider; a :class:`~edgebig.runtime.backend.Backend`.
-
-    Attributes:
-        inputs, outputs: the specs that the graph itself declares.
-    """
+    """An ONNX graph in ONNX Runtime's CPU provider; a :class:`~edgebig.runtime.backend.Backend`."""
 
     name = "onnxruntime-cpu"
     takes_any_buffer = True
@@ -59,11 +55,23 @@ class OnnxRuntimeCpu:
             )
         except Exception as error:  # its errors have no common base but this
             raise BackendError(f"ONNX Runtime {ort.__version__} does not open {graph.name}: {brief(error)}") from error
-        self.inputs = tuple(spec_of(node) for node in session.get_inputs())
-        self.outputs = tuple(spec_of(node) for node in session.get_outputs())
         self._session: Any = session
         self._options = ort.RunOptions
         self._run: Callable[..., list[Array]] | None = _direct(session, "run")
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """The specs that the graph itself declares.
+
+        Raises:
+            BackendError: it was closed.
+        """
+        return tuple(spec_of(node) for node in self._opened().get_inputs())
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """As :attr:`inputs`."""
+        return tuple(spec_of(node) for node in self._opened().get_outputs())
 
     def run(self, outputs: Sequence[str], feeds: dict[str, Array]) -> list[Array]:
         """The named outputs, in that order.
@@ -107,9 +115,7 @@ class OnnxRuntimeCpu:
         Raises:
             BackendError: ONNX Runtime refuses them, or it was closed.
         """
-        session = self._session
-        if session is None:
-            raise BackendError(CLOSED)
+        session = self._opened()
         try:
             return BoundToOnnxRuntime(session, inputs, outputs, self._failed)
         except Exception as error:
@@ -118,6 +124,12 @@ class OnnxRuntimeCpu:
     def close(self) -> None:
         """Drops ONNX Runtime's session; it lives on until runs in other threads have ended."""
         self._run = self._session = None
+
+    def _opened(self) -> Any:
+        session = self._session
+        if session is None:
+            raise BackendError(CLOSED)
+        return session
 
     def _failed(self, error: Exception) -> BackendError:
         return BackendError(f"ONNX Runtime failed while running {self._graph}: {brief(error)}")
