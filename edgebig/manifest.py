@@ -24,7 +24,8 @@ _ARCHITECTURES = {"AMD64": "x86_64", "arm64": "aarch64"}  # as Windows and macOS
 
 def this_architecture() -> str:
     """This machine's processor, as :attr:`Engine.hardware` names it."""
-    return _ARCHITECTURES.get(platform.machine(), platform.machine())
+    machine = platform.machine()
+    return _ARCHITECTURES.get(machine, machine)
 
 
 @dataclass(frozen=True)
@@ -239,9 +240,10 @@ class Manifest:
                 **data,
                 "parts": {k: Part.from_json(v) for k, v in data["parts"].items()},
                 "stages": tuple(
-                    Stage(**{**s, "notes": tuple(s["notes"]), "declined": tuple(s["declined"])}) for s in data["stages"]
+                    Stage(s["name"], s["seconds"], s["peak_memory_bytes"], tuple(s["notes"]), tuple(s["declined"]))
+                    for s in data["stages"]
                 ),
-                "files": {k: File.from_json(v) for k, v in data["files"].items()},
+                "files": {k: File(v["bytes"], v["sha256"]) for k, v in data["files"].items()},
             }
         )
         named = [name for part in manifest.parts.values() for name in part.files()]
@@ -270,7 +272,7 @@ def finite(value: Any) -> Any:
 
 def read_json(text: str) -> Any:
     """The text's value. A key given twice is refused: other readers might take the other one."""
-    return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number)
+    return _JSON.decode(text) if text[:1] != "\ufeff" else json.loads(text)  # which says what is wrong
 
 
 def _no_number(name: str) -> Any:
@@ -282,6 +284,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError(f"an object holds a key twice among {', '.join(key for key, _ in pairs[:20])}")
     return found
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_number)
 
 
 def check_inside(name: str) -> None:

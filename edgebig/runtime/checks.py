@@ -53,8 +53,8 @@ class InputCheck:
         self._known = tuple((row.spec.name, row.dtype) for row in self._rows)
         self._passed: _Passed = {}
         self._remembered = 0
-        if not check_finite and all(spec.is_static and spec.is_numpy for spec in specs):
-            self._remember([tuple(spec.shape) for spec in specs])  # what passes is known before it came
+        if not check_finite and all([row.dtype is not None and len(row.static) == row.rank for row in self._rows]):
+            self._remember([row.spec.shape for row in self._rows])  # what passes is known before it came
 
     def __call__(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
         """The same inputs as a ``dict``, once all of them fit. Nothing is cast or copied.

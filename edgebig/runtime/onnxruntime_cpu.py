@@ -11,6 +11,7 @@ import numpy as np
 
 from edgebig.errors import BackendError, MissingExtra
 from edgebig.runtime.backend import CLOSED, Array
+from edgebig.runtime.onnxruntime_session import NativeSession, open_on_cpu
 from edgebig.spec import TensorSpec
 
 _LOG_FATAL = 4
@@ -44,20 +45,18 @@ class OnnxRuntimeCpu:
         ort = import_onnxruntime()
         options = ort.SessionOptions()
         options.log_severity_level = _LOG_FATAL
-        levels = ort.GraphOptimizationLevel
-        options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
+        if not optimize:  # the default are all of them
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         if threads is not None:
             options.intra_op_num_threads = threads
         self._graph = graph.name
         try:
-            session = ort.InferenceSession(
-                str(graph), options, providers=["CPUExecutionProvider"], disabled_optimizers=_SLOW_FUSIONS
-            )
+            session = open_on_cpu(ort, str(graph), options, _SLOW_FUSIONS)
         except Exception as error:  # its errors have no common base but this
             raise BackendError(f"ONNX Runtime {ort.__version__} does not open {graph.name}: {brief(error)}") from error
         self._session: Any = session
         self._options = ort.RunOptions
-        self._run: Callable[..., list[Array]] | None = _direct(session, "run")
+        self._run: Callable[..., list[Array]] | None = session.run
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -156,10 +155,9 @@ class BoundToOnnxRuntime:
             else:
                 self._binding.bind_ortvalue_output(name, value(buffer))
         self._free = [(place, name) for place, (name, array) in enumerate(outputs.items()) if array is None]
-        self._run = _direct(session, "run_with_iobinding")
-        # The public method takes its own IOBinding, the one in C++ what that one wraps.
-        is_direct = self._run != session.run_with_iobinding
-        self._given = self._binding._iobinding if is_direct else self._binding
+        is_native = isinstance(session, NativeSession)
+        self._run = session.run_native_binding if is_native else session.run_with_iobinding
+        self._given = self._binding._iobinding if is_native else self._binding
         self._kept = (inputs, outputs)
 
     def run(self) -> Sequence[Array]:
@@ -195,16 +193,6 @@ def aligned_zeros(shape: tuple[int, ...], dtype: str) -> Array:
     raw = np.zeros(size + _LINE, np.uint8)
     start = -raw.ctypes.data % _LINE
     return raw[start : start + size].view(kind).reshape(shape)
-
-
-def _direct(session: Any, method: str) -> Callable[..., Any]:
-    """The method of the session that ONNX Runtime wraps in Python, which skips a microsecond of checks that are ours.
-
-    Its arguments are the public one's, all of them. Where a version of ONNX Runtime has no such thing, the public one.
-    """
-    public: Callable[..., Any] = getattr(session, method)
-    wrapped = getattr(getattr(session, "_sess", None), method, None)
-    return wrapped if callable(wrapped) else public
 
 
 def import_onnxruntime() -> ModuleType:
