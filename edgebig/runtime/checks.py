@@ -44,17 +44,14 @@ class InputCheck:
             device_arrays: whether it takes arrays on the GPU.
         """
         self._specs = {spec.name: spec for spec in specs}
-        self._rows = [_Row(spec) for spec in specs]
-        names = [dim for row in self._rows for _, dim in row.named]
-        for row in self._rows:
-            row.shared = [(axis, dim) for axis, dim in row.named if names.count(dim) > 1]
+        self._rows: list[_Row] = []  # made when they are needed
         self._backend, self._device_arrays, self._check_finite = backend, device_arrays, check_finite
-        self._count = len(self._rows)
-        self._known = tuple((row.spec.name, row.dtype) for row in self._rows)
+        self._count = len(specs)
+        self._known = [(spec.name, _DTYPES.get(spec.dtype)) for spec in specs]
         self._passed: _Passed = {}
         self._remembered = 0
-        if not check_finite and all([row.dtype is not None and len(row.static) == row.rank for row in self._rows]):
-            self._remember([row.spec.shape for row in self._rows])  # what passes is known before it came
+        if not check_finite and all(spec.is_static for spec in specs):
+            self._remember([spec.shape for spec in specs])  # what passes is known before it came
 
     def __call__(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
         """The same inputs as a ``dict``, once all of them fit. Nothing is cast or copied.
@@ -111,6 +108,7 @@ class InputCheck:
         """The shapes, in the order of the specs."""
         shapes: list[tuple[int, ...]] = []
         seen: dict[str, tuple[str, int]] = {}
+        self._rows = self._rows or _rows(list(self._specs.values()))
         for row in self._rows:
             spec = row.spec
             array = feeds.get(spec.name)
@@ -164,6 +162,14 @@ class _Row:
         self.static = [(axis, dim) for axis, dim in enumerate(spec.shape) if isinstance(dim, int)]
         self.named = [(axis, dim) for axis, dim in enumerate(spec.shape) if isinstance(dim, str)]
         self.shared: list[tuple[int, str]] = []
+
+
+def _rows(specs: Sequence[TensorSpec]) -> list[_Row]:
+    rows = [_Row(spec) for spec in specs]
+    names = [dim for row in rows for _, dim in row.named]
+    for row in rows:
+        row.shared = [(axis, dim) for axis, dim in row.named if names.count(dim) > 1]
+    return rows
 
 
 def _refuse_not_finite(spec: TensorSpec, array: Any) -> None:

@@ -15,8 +15,24 @@ from edgebig.runtime.onnxruntime_session import NativeSession, open_on_cpu
 from edgebig.spec import TensorSpec
 
 _LOG_FATAL = 4
-_SLOW_FUSIONS = ["SkipLayerNormFusion"]
+_SLOW_FUSIONS = frozenset(["SkipLayerNormFusion"])
 """As in :mod:`edgebig.build.onnxruntime`: it must not come back when the graph is loaded."""
+
+_DONE_AHEAD = _SLOW_FUSIONS.union(
+    ["Level1_RuleBasedTransformer", "Level2_RuleBasedTransformer", "DoubleQDQPairsRemover", "ConstantSharing"],
+    ["CommonSubexpressionElimination", "ConstantFolding", "MatMulAddFusion", "ReshapeFusion", "GeluFusionL1"],
+    ["LayerNormFusionL1", "QDQPropagationTransformer", "WeightBiasQuantization", "EnsureUniqueDQForNodeUnit"],
+    ["TransposeOptimizer", "QDQS8ToU8Transformer", "QDQSelectorActionTransformer", "GemmActivationFusion"],
+    ["MatMulIntegerToFloatFusion", "DynamicQuantizeMatMulFusion", "ConvActivationFusion", "GeluFusionL2"],
+    ["LayerNormFusionL2", "SimplifiedLayerNormFusion", "AttentionFusion", "EmbedLayerNormFusion"],
+    ["GatherSliceToSplitFusion", "GatherToSliceFusion", "MatmulTransposeFusion", "BiasGeluFusion"],
+    ["FastGeluFusion", "QuickGeluFusion", "BiasSoftmaxFusion", "BiasDropoutFusion", "MatMulScaleFusion"],
+    ["MatMulNBitsFusion", "QDQFinalCleanupTransformer"],
+)
+"""Optimizers of ONNX Runtime's levels BASIC and EXTENDED: what :mod:`edgebig.build.onnxruntime` had done to a graph.
+Not to try them again saves a tenth of the time in which a sentence model loads. Those of the level ALL, which suit the
+layout of weights to the exact processor, are not among them. A name that a version does not know does nothing.
+``onnxruntime/core/optimizer/graph_transformer_utils.cc`` lists them."""
 
 _LINE = 64
 _DTYPES = {"float": "float32", "double": "float64", "float8e4m3fn": "float8_e4m3fn"}
@@ -28,7 +44,7 @@ class OnnxRuntimeCpu:
     name = "onnxruntime-cpu"
     takes_any_buffer = True
 
-    def __init__(self, graph: Path, *, optimize: bool, threads: int | None = None) -> None:
+    def __init__(self, graph: Path, *, optimize: bool, done_ahead: bool = False, threads: int | None = None) -> None:
         """Loads the graph, with its external data from the same folder.
 
         Args:
@@ -36,6 +52,8 @@ class OnnxRuntimeCpu:
             optimize: every graph optimization, or none. ONNX Runtime 1.32 computes something else for
                 Q/DQ graphs that were made for TensorRT: it drops a Relu before a symmetric Q, of FP8
                 above its basic level, and of FP16 tensors at that level already.
+            done_ahead: whether this very version of ONNX Runtime wrote the graph, optimized for this architecture: what
+                it did then is not tried again.
             threads: threads within one operator.
 
         Raises:
@@ -51,7 +69,7 @@ class OnnxRuntimeCpu:
             options.intra_op_num_threads = threads
         self._graph = graph.name
         try:
-            session = open_on_cpu(ort, str(graph), options, _SLOW_FUSIONS)
+            session = open_on_cpu(ort, str(graph), options, _DONE_AHEAD if done_ahead else _SLOW_FUSIONS)
         except Exception as error:  # its errors have no common base but this
             raise BackendError(f"ONNX Runtime {ort.__version__} does not open {graph.name}: {brief(error)}") from error
         self._session: Any = session
