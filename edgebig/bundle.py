@@ -44,6 +44,10 @@ _CHUNK = 1 << 16  # freeing larger pieces would move the threshold from which gl
 _PARTIAL = ".partial"
 _JUST_MADE = 10.0
 """Seconds in which a folder that a writer makes may not have its lock yet."""
+_SHA256 = hashlib.sha256()
+"""Of nothing yet: a copy spares each file OpenSSL's search for the algorithm."""
+
+_NO_STEPS = frozenset(("", ".", ".."))
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -67,9 +71,11 @@ class Bundle:
             raise BundleError(f"a bundle is opened by its path, a str or a Path; found {type(path).__name__}")
         folder = Path(path)
         try:
-            if not stat.S_ISREG((folder / MANIFEST).stat().st_mode):  # a pipe would be waited for
-                raise BundleError(f"{folder / MANIFEST} is not a regular file: copy the bundle anew")
-            data = read_json((folder / MANIFEST).read_text(encoding="utf-8"))
+            file = f"{folder}/{MANIFEST}"
+            if not stat.S_ISREG(os.stat(file).st_mode):  # a pipe would be waited for
+                raise BundleError(f"{file} is not a regular file: copy the bundle anew")
+            with open(file, "rb", buffering=0) as stream:
+                data = read_json(stream.readall().decode("utf-8"))
         except (FileNotFoundError, NotADirectoryError) as error:
             found = "no such folder"
             if folder.exists():
@@ -156,10 +162,11 @@ class Bundle:
 
     def _check(self, path: Path, name: str, expected: File) -> None:
         try:
-            if name not in self._outside and not path.resolve().is_relative_to(self.path.resolve()):
-                raise BundleError(f"{self.path}: {name} leads outside the bundle")
-            if path.exists() and not path.is_file():
-                raise BundleError(f"{self.path}: {name} is not a regular file: copy the bundle anew")
+            if name in self._outside or not _is_plain(self.path, name):
+                if name not in self._outside and not path.resolve().is_relative_to(self.path.resolve()):
+                    raise BundleError(f"{self.path}: {name} leads outside the bundle")
+                if path.exists() and not path.is_file():
+                    raise BundleError(f"{self.path}: {name} is not a regular file: copy the bundle anew")
             found = hash_file(path)
         except OSError as error:
             raise BundleError(f"{self.path}: {name}: {error.strerror}: copy the bundle anew") from error
@@ -330,13 +337,28 @@ def manifest_text(manifest: Manifest) -> str:
 
 def hash_file(path: Path) -> File:
     """Size and SHA-256 of a file, read in pieces."""
-    digest, size = hashlib.sha256(), 0
-    buffer = memoryview(bytearray(_CHUNK))
-    with path.open("rb", buffering=0) as stream:
-        while read := stream.readinto(buffer):
-            digest.update(buffer[:read])
-            size += read
+    digest, size = _SHA256.copy(), 0
+    with open(path, "rb", buffering=0) as stream:
+        while piece := stream.read(_CHUNK):
+            digest.update(piece)
+            size += len(piece)
     return File(size, digest.hexdigest())
+
+
+def _is_plain(folder: Path, name: str) -> bool:
+    """Whether it is a regular file in the folder that no link leads to, and so cannot lie outside.
+
+    A look at each step, where :meth:`Path.resolve` looks at those of the folder too. Says no where it is not sure.
+    """
+    steps, place = name.split("/"), os.fspath(folder)
+    if os.name != "posix" or not _NO_STEPS.isdisjoint(steps):
+        return False
+    for step in steps:
+        place = f"{place}/{step}"
+        kind = stat.S_IFMT(os.lstat(place).st_mode)
+        if kind == stat.S_IFLNK:
+            return False
+    return kind == stat.S_IFREG
 
 
 def _is_bundle(folder: Path) -> bool:

@@ -1,6 +1,7 @@
 """The JSON Schemas that ship with edgebig, and a reader of them: the subset of JSON Schema 2020-12 that they use.
 
-Schemas are the contract with programs in other languages. That edgebig checks by the same file keeps both alike.
+Schemas are the contract with programs in other languages. That edgebig checks by the same file keeps both alike;
+:mod:`edgebig.quick_check` says yes to the usual manifest before, and tests hold it to the file.
 Standard library only, since whatever runs a bundle checks its manifest first.
 """
 

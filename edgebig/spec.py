@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 Dim = int | str | None
-_NUMPY_HAS = frozenset(
+NUMPY_HAS = frozenset(
     ["bool", "float16", "float32", "float64"]
     + [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
     + ["complex64", "complex128"]
 )
+"""The names of element types that NumPy has."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class TensorSpec:
     @property
     def is_numpy(self) -> bool:
         """Whether NumPy has the element type."""
-        return self.dtype in _NUMPY_HAS
+        return self.dtype in NUMPY_HAS
 
     @property
     def is_static(self) -> bool:

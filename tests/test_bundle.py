@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 import stat
@@ -11,10 +12,11 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from bundles import GRAPH, a_manifest, a_part, write
 
-from edgebig.bundle import Bundle, BundleWriter, File
+from edgebig.bundle import Bundle, BundleWriter, File, hash_file
 from edgebig.errors import BundleError, OutputError
 
 # Writing
@@ -195,6 +197,12 @@ def link_outside(path: Path) -> None:
     path.symlink_to(outside)
 
 
+def link_folder_outside(path: Path) -> None:
+    outside = path.parents[2] / "graphs"
+    shutil.move(path.parent, outside)
+    path.parent.symlink_to(outside)
+
+
 def link_to_itself(path: Path) -> None:
     path.unlink()
     path.symlink_to(path)
@@ -215,6 +223,7 @@ def make_pipe(path: Path) -> None:
         (lambda path: (path.unlink(), path.mkdir()), "is not a regular file"),
         (make_pipe, "is not a regular file"),
         (link_outside, "leads outside the bundle"),
+        (link_folder_outside, "leads outside the bundle"),
         (link_to_itself, "link|symbolic links"),
     ],
 )
@@ -228,6 +237,22 @@ def test_a_file_that_differs_is_named_and_never_handed_out(
         with pytest.raises(BundleError, match=message) as caught:
             read()
         assert "graphs/model.onnx" in str(caught.value)
+
+
+def test_links_within_the_bundle_and_to_it_are_followed(tmp_path: Path) -> None:
+    write(tmp_path / "b")
+    shutil.move(tmp_path / "b/graphs", tmp_path / "b/elsewhere")
+    (tmp_path / "b/graphs").symlink_to("elsewhere")
+    (tmp_path / "link").symlink_to(tmp_path / "b")
+    for place in (tmp_path / "b", tmp_path / "link"):
+        assert Bundle.open(place).file("graphs/model.onnx").read_bytes() == GRAPH
+
+
+@pytest.mark.parametrize("size", [0, 1, (1 << 16) - 1, 1 << 16, (1 << 16) + 1, 200_000])
+def test_files_of_every_size_are_hashed_whole(tmp_path: Path, size: int) -> None:
+    content = np.random.default_rng(size).bytes(size)
+    (tmp_path / "x").write_bytes(content)
+    assert hash_file(tmp_path / "x") == File(size, hashlib.sha256(content).hexdigest())
 
 
 def test_verify_names_a_file_too_many_and_checks_again(tmp_path: Path) -> None:

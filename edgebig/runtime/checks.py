@@ -6,7 +6,6 @@ through after a look at each array's type, dtype and shape.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,9 +13,10 @@ import numpy as np
 
 from edgebig.errors import InputError
 from edgebig.runtime.foreign import as_array, is_foreign, shape_on_device
-from edgebig.spec import TensorSpec
+from edgebig.spec import NUMPY_HAS, TensorSpec
 
 _NDARRAY = np.ndarray
+_DTYPES = {name: np.dtype(name) for name in NUMPY_HAS}
 _REMEMBERED = 64
 """Sets of shapes; a model with free axes may see no end of them."""
 
@@ -48,17 +48,14 @@ class InputCheck:
             device_arrays: whether it takes arrays on the GPU.
         """
         self._specs = {spec.name: spec for spec in specs}
-        self._rows = [_Row(spec) for spec in specs]
-        axes = [(row, axis, dim) for row in self._rows for axis, dim in enumerate(row.spec.shape)]
-        count = Counter(dim for _, _, dim in axes if isinstance(dim, str))
-        for row, axis, dim in axes:
-            if isinstance(dim, str) and count[dim] > 1:
-                row.shared.append((axis, dim))
+        self._rows: list[_Row] = []  # made when they are needed
         self._backend, self._device_arrays, self.check_finite = backend, device_arrays, check_finite
-        self._count = len(self._rows)
-        self._known = tuple((row.spec.name, row.dtype) for row in self._rows)
+        self._count = len(specs)
+        self._known = [(spec.name, _DTYPES.get(spec.dtype)) for spec in specs]
         self._passed: _Passed = {}
         self._remembered = 0
+        if not check_finite and all(spec.is_static for spec in specs):
+            self._remember([spec.shape for spec in specs])  # what passes is known before it came
 
     def __call__(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
         """The same inputs as a ``dict``, once all of them fit. Nothing is cast or copied.
@@ -91,11 +88,14 @@ class InputCheck:
             for row in self._rows:
                 _refuse_not_finite(row.spec, feeds[row.spec.name])
         elif self._remembered < _REMEMBERED:
-            self._remembered += 1
-            node = self._passed
-            for shape in shapes:
-                node = node.setdefault(shape, {})
+            self._remember(shapes)
         return feeds
+
+    def _remember(self, shapes: Sequence[tuple[Any, ...]]) -> None:
+        self._remembered += 1
+        node = self._passed
+        for shape in shapes:
+            node = node.setdefault(shape, {})
 
     def _from_elsewhere(self, feeds: dict[str, Any]) -> dict[str, Any]:
         """The feeds with NumPy arrays in place of other libraries' arrays that lie in main memory."""
@@ -112,6 +112,7 @@ class InputCheck:
         """The shapes, in the order of the specs."""
         shapes: list[tuple[int, ...]] = []
         seen: dict[str, tuple[str, int]] = {}
+        self._rows = self._rows or _rows(list(self._specs.values()))
         for row in self._rows:
             spec = row.spec
             array = feeds.get(spec.name)
@@ -160,10 +161,19 @@ class _Row:
 
     def __init__(self, spec: TensorSpec) -> None:
         self.spec = spec
-        self.dtype = np.dtype(spec.dtype) if spec.is_numpy else None
+        self.dtype = _DTYPES.get(spec.dtype)
         self.rank = len(spec.shape)
         self.static = [(axis, dim) for axis, dim in enumerate(spec.shape) if isinstance(dim, int)]
+        self.named = [(axis, dim) for axis, dim in enumerate(spec.shape) if isinstance(dim, str)]
         self.shared: list[tuple[int, str]] = []
+
+
+def _rows(specs: Sequence[TensorSpec]) -> list[_Row]:
+    rows = [_Row(spec) for spec in specs]
+    names = [dim for row in rows for _, dim in row.named]
+    for row in rows:
+        row.shared = [(axis, dim) for axis, dim in row.named if names.count(dim) > 1]
+    return rows
 
 
 def _refuse_not_finite(spec: TensorSpec, array: Any) -> None:

@@ -41,6 +41,7 @@ class Candidate:
         usable: whether this machine can run it, as far as one sees without loading it.
         reason: why it can or cannot.
         optimize: whether ONNX Runtime may use all its graph optimizations on it.
+        done_ahead: whether it has used those already that do not depend on the exact processor, in this very version.
     """
 
     backend: str
@@ -48,6 +49,7 @@ class Candidate:
     usable: bool
     reason: str
     optimize: bool = True
+    done_ahead: bool = False
 
     def __str__(self) -> str:
         return f"{self.backend} with {self.file}"
@@ -187,14 +189,11 @@ def checked_meanwhile(bundle: Bundle, graph: str) -> Iterator[Path]:
     """The path of an ONNX graph to load; it may run once the context has ended, for then it was checked.
 
     Hashing takes as long as ONNX Runtime takes to load large weights, so it happens beside it. A graph is data to
-    ONNX Runtime, other than an engine of TensorRT, which is code and is checked first. Small files are, too.
+    ONNX Runtime, other than an engine of TensorRT, which is code and is checked first.
 
     Raises:
         BundleError: as :func:`checked_graph`; it goes before an error of the context itself.
     """
-    if sum(file.bytes for name, file in bundle.manifest.files.items() if name.startswith(graph)) < _LARGE:
-        yield checked_graph(bundle, graph)
-        return
     found: list[BaseException] = []
 
     def check() -> None:
@@ -233,8 +232,12 @@ def _open(bundle: Bundle, candidate: Candidate, threads: int | None) -> Backend:
             hashes=data,
             cuda_graph=all(spec.is_static for spec in (*found.inputs, *found.outputs)),
         )
+    optimize, done_ahead = candidate.optimize, candidate.done_ahead
+    if sum(file.bytes for name, file in bundle.manifest.files.items() if name.startswith(candidate.file)) < _LARGE:
+        graph = checked_graph(bundle, candidate.file)
+        return OnnxRuntimeCpu(graph, optimize=optimize, done_ahead=done_ahead, threads=threads)
     with checked_meanwhile(bundle, candidate.file) as graph:
-        return OnnxRuntimeCpu(graph, optimize=candidate.optimize, threads=threads)
+        return OnnxRuntimeCpu(graph, optimize=optimize, done_ahead=done_ahead, threads=threads)
 
 
 def _weights(bundle: Bundle, file: str) -> Weights | None:
@@ -266,10 +269,11 @@ def _of_engine(bundle: Bundle, engine: Engine, version: str | None, problem: str
         reason = f"it is for {' and '.join(engine.hardware)}, this machine is {machine}"
     elif version is None:
         reason = problem
-    elif _release(version) < _release(engine.version):
+    elif version != engine.version and _release(version) < _release(engine.version):
         reason = f"it was made with ONNX Runtime {engine.version}, this machine has the older {version}"
     else:
-        return Candidate(OnnxRuntimeCpu.name, engine.path, True, f"optimized for {machine}")
+        same = version == engine.version
+        return Candidate(OnnxRuntimeCpu.name, engine.path, True, f"optimized for {machine}", done_ahead=same)
     return Candidate(OnnxRuntimeCpu.name, engine.path, False, reason)
 
 

@@ -11,27 +11,40 @@ import numpy as np
 
 from edgebig.errors import BackendError, MissingExtra
 from edgebig.runtime.backend import CLOSED, Array
+from edgebig.runtime.onnxruntime_session import NativeSession, open_on_cpu
 from edgebig.spec import TensorSpec
 
 _LOG_FATAL = 4
-_SLOW_FUSIONS = ["SkipLayerNormFusion"]
+_SLOW_FUSIONS = frozenset(["SkipLayerNormFusion"])
 """As in :mod:`edgebig.build.onnxruntime`: it must not come back when the graph is loaded."""
+
+_DONE_AHEAD = _SLOW_FUSIONS.union(
+    ["Level1_RuleBasedTransformer", "Level2_RuleBasedTransformer", "DoubleQDQPairsRemover", "ConstantSharing"],
+    ["CommonSubexpressionElimination", "ConstantFolding", "MatMulAddFusion", "ReshapeFusion", "GeluFusionL1"],
+    ["LayerNormFusionL1", "QDQPropagationTransformer", "WeightBiasQuantization", "EnsureUniqueDQForNodeUnit"],
+    ["TransposeOptimizer", "QDQS8ToU8Transformer", "QDQSelectorActionTransformer", "GemmActivationFusion"],
+    ["MatMulIntegerToFloatFusion", "DynamicQuantizeMatMulFusion", "ConvActivationFusion", "GeluFusionL2"],
+    ["LayerNormFusionL2", "SimplifiedLayerNormFusion", "AttentionFusion", "EmbedLayerNormFusion"],
+    ["GatherSliceToSplitFusion", "GatherToSliceFusion", "MatmulTransposeFusion", "BiasGeluFusion"],
+    ["FastGeluFusion", "QuickGeluFusion", "BiasSoftmaxFusion", "BiasDropoutFusion", "MatMulScaleFusion"],
+    ["MatMulNBitsFusion", "QDQFinalCleanupTransformer"],
+)
+"""Optimizers of ONNX Runtime's levels BASIC and EXTENDED: what :mod:`edgebig.build.onnxruntime` had done to a graph.
+Not to try them again saves a tenth of the time in which a sentence model loads. Those of the level ALL, which suit the
+layout of weights to the exact processor, are not among them. A name that a version does not know does nothing.
+``onnxruntime/core/optimizer/graph_transformer_utils.cc`` lists them."""
 
 _LINE = 64
 _DTYPES = {"float": "float32", "double": "float64", "float8e4m3fn": "float8_e4m3fn"}
 
 
 class OnnxRuntimeCpu:
-    """An ONNX graph in ONNX Runtime's CPU provider; a :class:`~edgebig.runtime.backend.Backend`.
-
-    Attributes:
-        inputs, outputs: the specs that the graph itself declares.
-    """
+    """An ONNX graph in ONNX Runtime's CPU provider; a :class:`~edgebig.runtime.backend.Backend`."""
 
     name = "onnxruntime-cpu"
     takes_any_buffer = True
 
-    def __init__(self, graph: Path, *, optimize: bool, threads: int | None = None) -> None:
+    def __init__(self, graph: Path, *, optimize: bool, done_ahead: bool = False, threads: int | None = None) -> None:
         """Loads the graph, with its external data from the same folder.
 
         Args:
@@ -39,6 +52,8 @@ class OnnxRuntimeCpu:
             optimize: every graph optimization, or none. ONNX Runtime 1.32 computes something else for
                 Q/DQ graphs that were made for TensorRT: it drops a Relu before a symmetric Q, of FP8
                 above its basic level, and of FP16 tensors at that level already.
+            done_ahead: whether this very version of ONNX Runtime wrote the graph, optimized for this architecture: what
+                it did then is not tried again.
             threads: threads within one operator.
 
         Raises:
@@ -48,22 +63,32 @@ class OnnxRuntimeCpu:
         ort = import_onnxruntime()
         options = ort.SessionOptions()
         options.log_severity_level = _LOG_FATAL
-        levels = ort.GraphOptimizationLevel
-        options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
+        if not optimize:  # the default are all of them
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         if threads is not None:
             options.intra_op_num_threads = threads
         self._graph = graph.name
         try:
-            session = ort.InferenceSession(
-                str(graph), options, providers=["CPUExecutionProvider"], disabled_optimizers=_SLOW_FUSIONS
-            )
+            session = open_on_cpu(ort, str(graph), options, _DONE_AHEAD if done_ahead else _SLOW_FUSIONS)
         except Exception as error:  # its errors have no common base but this
             raise BackendError(f"ONNX Runtime {ort.__version__} does not open {graph.name}: {brief(error)}") from error
-        self.inputs = tuple(spec_of(node) for node in session.get_inputs())
-        self.outputs = tuple(spec_of(node) for node in session.get_outputs())
         self._session: Any = session
         self._options = ort.RunOptions
-        self._run: Callable[..., list[Array]] | None = _direct(session, "run")
+        self._run: Callable[..., list[Array]] | None = session.run
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """The specs that the graph itself declares.
+
+        Raises:
+            BackendError: it was closed.
+        """
+        return tuple(spec_of(node) for node in self._opened().get_inputs())
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """As :attr:`inputs`."""
+        return tuple(spec_of(node) for node in self._opened().get_outputs())
 
     def run(self, outputs: Sequence[str], feeds: dict[str, Array]) -> list[Array]:
         """The named outputs, in that order.
@@ -107,9 +132,7 @@ class OnnxRuntimeCpu:
         Raises:
             BackendError: ONNX Runtime refuses them, or it was closed.
         """
-        session = self._session
-        if session is None:
-            raise BackendError(CLOSED)
+        session = self._opened()
         try:
             return BoundToOnnxRuntime(session, inputs, outputs, self._failed)
         except Exception as error:
@@ -118,6 +141,12 @@ class OnnxRuntimeCpu:
     def close(self) -> None:
         """Drops ONNX Runtime's session; it lives on until runs in other threads have ended."""
         self._run = self._session = None
+
+    def _opened(self) -> Any:
+        session = self._session
+        if session is None:
+            raise BackendError(CLOSED)
+        return session
 
     def _failed(self, error: Exception) -> BackendError:
         return BackendError(f"ONNX Runtime failed while running {self._graph}: {brief(error)}")
@@ -144,10 +173,9 @@ class BoundToOnnxRuntime:
             else:
                 self._binding.bind_ortvalue_output(name, value(buffer))
         self._free = [(place, name) for place, (name, array) in enumerate(outputs.items()) if array is None]
-        self._run = _direct(session, "run_with_iobinding")
-        # The public method takes its own IOBinding, the one in C++ what that one wraps.
-        is_direct = self._run != session.run_with_iobinding
-        self._given = self._binding._iobinding if is_direct else self._binding
+        is_native = isinstance(session, NativeSession)
+        self._run = session.run_native_binding if is_native else session.run_with_iobinding
+        self._given = self._binding._iobinding if is_native else self._binding
         self._kept = (inputs, outputs)
 
     def run(self) -> Sequence[Array]:
@@ -183,16 +211,6 @@ def aligned_zeros(shape: tuple[int, ...], dtype: str) -> Array:
     raw = np.zeros(size + _LINE, np.uint8)
     start = -raw.ctypes.data % _LINE
     return raw[start : start + size].view(kind).reshape(shape)
-
-
-def _direct(session: Any, method: str) -> Callable[..., Any]:
-    """The method of the session that ONNX Runtime wraps in Python, which skips a microsecond of checks that are ours.
-
-    Its arguments are the public one's, all of them. Where a version of ONNX Runtime has no such thing, the public one.
-    """
-    public: Callable[..., Any] = getattr(session, method)
-    wrapped = getattr(getattr(session, "_sess", None), method, None)
-    return wrapped if callable(wrapped) else public
 
 
 def import_onnxruntime() -> ModuleType:

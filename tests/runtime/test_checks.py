@@ -37,6 +37,22 @@ def fitting() -> dict[str, Any]:
     }
 
 
+def test_of_fixed_shapes_it_is_known_before_the_first_call_what_passes() -> None:
+    specs = [TensorSpec("a", "float32", (2, 3)), TensorSpec("b", "bool", ())]
+    inputs = {"a": np.zeros((2, 3), np.float32), "b": np.array(True)}
+    check = InputCheck(specs)
+    check._look_closely = None  # type: ignore[assignment]
+    assert check(inputs) is inputs
+    inputs["a"][0, 0] = np.nan
+    with pytest.raises(InputError, match="not finite"):
+        InputCheck(specs, check_finite=True)(inputs)
+    for wrong in (np.zeros((3, 2), np.float32), np.zeros((2, 3)), np.zeros((2, 3), ">f4")):
+        with pytest.raises(InputError, match="input 'a'|axis 0"):
+            InputCheck(specs)({**inputs, "a": wrong})
+    with pytest.raises(InputError, match="which NumPy lacks"):
+        InputCheck([TensorSpec("a", "bfloat16", (2,))])({"a": np.zeros(2, np.float32)})
+
+
 def test_fitting_arrays_pass_unchanged() -> None:
     inputs = fitting()
     assert CHECK(inputs) is inputs

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nets
 import numpy as np
 import onnx
 import onnxruntime
@@ -19,9 +21,12 @@ from fake_tensorrt import FakeTensorRt
 from onnx import TensorProto, helper, numpy_helper
 from ort_on_cpu import OrtOnCpu
 
+import edgebig
 from edgebig.bundle import Bundle, Engine
 from edgebig.errors import BackendError, BundleError, MissingExtra, UsageError
+from edgebig.graph import Graph
 from edgebig.runtime import available_backends, load
+from edgebig.runtime.onnxruntime_cpu import OnnxRuntimeCpu
 
 PORTABLE = "onnxruntime-cpu with graphs/model.onnx: "
 ENGINE = "onnxruntime-cpu with engines/model.0.engine: "
@@ -37,6 +42,35 @@ def test_an_engine_for_this_machine_goes_first(tmp_path: Path) -> None:
             PORTABLE + "not taken: one before it serves",
         )
         assert session.run(X)["y"].tolist() == [[1, 1, 1]]
+
+
+@pytest.mark.parametrize("version", [onnxruntime.__version__, "1.20.0"])
+def test_only_the_version_that_optimized_a_graph_takes_its_work_as_done(tmp_path: Path, version: str) -> None:
+    engine = ("onnxruntime", version, tiny.this_machine())
+    tiny.write_bundle(tmp_path / "b", {"model": tiny.add_one()}, engines=[engine])
+    ahead, portable = available_backends(Bundle.open(tmp_path / "b"))
+    assert (ahead.usable, ahead.done_ahead) == (True, version == onnxruntime.__version__)
+    assert not portable.done_ahead
+    with load(tmp_path / "b") as session:
+        assert session.run(X)["y"].tolist() == [[1, 1, 1]]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("net", [nets.conv_net, nets.residual_net, nets.attention_net])
+def test_what_is_done_ahead_changes_no_bit(tmp_path: Path, net: Callable[[], Graph], precision: str) -> None:
+    graph = net()
+    graph.save(tmp_path / "m.onnx")
+    samples = nets.samples_for(graph, 16, batch=1)
+    edgebig.compile(tmp_path / "m.onnx", target="cpu", precision=precision, calibration=samples, out=tmp_path / "b")
+    bundle = Bundle.open(tmp_path / "b")
+    first = available_backends(bundle)[0]
+    assert first.done_ahead
+    path, found = bundle.file(first.file), []
+    for done_ahead in (False, True):
+        backend = OnnxRuntimeCpu(path, optimize=True, done_ahead=done_ahead, threads=1)
+        names = [output.name for output in backend.outputs]
+        found.append([array.tobytes() for sample in samples for array in backend.run(names, sample)])
+    assert found[0] == found[1]
 
 
 def test_engines_for_other_machines_and_later_versions_are_passed_over(tmp_path: Path) -> None:
