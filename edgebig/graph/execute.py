@@ -17,6 +17,7 @@ from edgebig.errors import GraphError
 from edgebig.graph.graph import Graph
 from edgebig.graph.memory import LARGE, frugal, is_large, load, write_weights
 from edgebig.graph.unpack import runnable
+from edgebig.sessions import open_session
 
 Level = Literal["off", "basic", "all"]
 _LEVELS = {
@@ -78,7 +79,7 @@ class Executor:
         try:
             with frugal() if isinstance(graph, Graph) and graph.weight_bytes >= LARGE else nullcontext():
                 model = self._model(graph)
-                self._session = ort.InferenceSession(model, options, providers=_PROVIDERS[device])
+                self._session = open_session(ort, model, options, providers=_PROVIDERS[device])
         except Exception as error:  # ONNX Runtime's exceptions share no public base
             self.close()
             raise GraphError(f"ONNX Runtime refuses the graph {graph.name}: {error}") from error

@@ -11,6 +11,7 @@ import numpy as np
 
 from edgebig.errors import BackendError, MissingExtra
 from edgebig.runtime.backend import CLOSED, Array
+from edgebig.sessions import open_session
 from edgebig.spec import TensorSpec
 
 _LOG_FATAL = 4
@@ -54,9 +55,8 @@ class OnnxRuntimeCpu:
             options.intra_op_num_threads = threads
         self._graph = graph.name
         try:
-            session = ort.InferenceSession(
-                str(graph), options, providers=["CPUExecutionProvider"], disabled_optimizers=_SLOW_FUSIONS
-            )
+            cpu = ["CPUExecutionProvider"]
+            session = open_session(ort, str(graph), options, providers=cpu, without=_SLOW_FUSIONS)
         except Exception as error:  # its errors have no common base but this
             raise BackendError(f"ONNX Runtime {ort.__version__} does not open {graph.name}: {brief(error)}") from error
         self.inputs = tuple(spec_of(node) for node in session.get_inputs())
