@@ -46,8 +46,8 @@ def cuts_off() -> bool:
     x, q, y = (ir.Value(name=name) for name in "xqy")
     x.shape, x.type = ir.Shape([1]), ir.TensorType(ir.DataType.FLOAT16)
     y.type = ir.TensorType(ir.DataType.FLOAT16)
-    constants = {"scale": np.array(1, np.float16), "zero": np.array(0, np.int8)}
-    values = [ir.Value(name=name, const_value=ir.tensor(array, name=name)) for name, array in constants.items()]
+    tensors = ir.tensor(np.array(1, np.float16), name="scale"), ir.tensor(np.array(0, np.int8), name="zero")
+    values = [ir.Value(name=tensor.name, const_value=tensor) for tensor in tensors]
     nodes = [
         ir.node("QuantizeLinear", [x, *values], outputs=[q]),
         ir.node("DequantizeLinear", [q, *values], outputs=[y]),
