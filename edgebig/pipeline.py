@@ -13,7 +13,7 @@ from typing import Any
 from edgebig import steps
 from edgebig.bundle import Bundle, BundleWriter
 from edgebig.quantize import check_precision
-from edgebig.recipe import Recipe
+from edgebig.recipe import BuildRecipe, Recipe
 from edgebig.request import AskedShapes, Data, Request, Shapes
 from edgebig.stages import Listener, StageLog
 from edgebig.target import Target
@@ -34,6 +34,7 @@ def compile(
     max_shapes: AskedShapes = None,
     freeze: Mapping[str, int | float | bool] | None = None,
     capabilities: Sequence[str] | None = None,
+    build: BuildRecipe | Mapping[str, Any] | None = None,
     example_inputs: Mapping[str, Any] | Sequence[Any] | None = None,
     keep_original: bool | None = None,
     force: bool = False,
@@ -55,6 +56,8 @@ def compile(
             gives several sets, each an optimization profile of its own: the first of each, the second of each.
         freeze: inputs that become constants, with their values.
         capabilities: compute capabilities that one engine is to serve, as ``("8.6", "8.9")``.
+        build: what is asked of the engine builder, as ``{"optimization_level": 5, "workspace": "2G"}``: fields of
+            :class:`edgebig.recipe.BuildRecipe`, or one; those that are named replace the recipe's.
         example_inputs: for a module: its inputs, by parameter name or in order; their first axis becomes dynamic.
         keep_original: whether the bundle also carries the graph before quantization.
         force: replaces a bundle that is at ``out``.
@@ -67,7 +70,7 @@ def compile(
         EdgebigError: see :mod:`edgebig.errors`; nothing is left at ``out``.
     """
     overrides: dict[str, Any] = {"precision": precision, "task": task, "freeze": freeze, "capabilities": capabilities}
-    overrides["keep_original"] = keep_original
+    overrides |= {"keep_original": keep_original, "build": build}
     wanted = Shapes(shapes, min_shapes, opt_shapes, max_shapes)
     request = steps.with_plan(Request.resolve(recipe, target, calibration, wanted, overrides))
     check_precision(request.target, request.recipe.precision)

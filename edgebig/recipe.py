@@ -7,6 +7,7 @@ repository holds those that ship with edgebig.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -303,8 +304,12 @@ class Recipe(BaseModel):
         given = {name: value for name, value in fields.items() if value is not None}
         return self.changed(calibration={**self.calibration.model_dump(), **given}) if given else self
 
-    def with_build(self, fields: dict[str, Any]) -> Recipe:
-        """This recipe with some fields of ``build`` replaced."""
+    def with_build(self, fields: BuildRecipe | Mapping[str, Any]) -> Recipe:
+        """This recipe with some fields of ``build`` replaced: those of a mapping, or those that a value was given."""
+        if isinstance(fields, BuildRecipe):
+            fields = fields.model_dump(exclude_unset=True)
+        elif not isinstance(fields, Mapping):
+            return self.changed(build=fields)  # which says what it takes
         return self.changed(build={**self.build.model_dump(), **fields}) if fields else self
 
     def changed(self, **fields: Any) -> Recipe:

@@ -83,7 +83,8 @@ class Request:
             target: itself, its name or file; the recipe's or ``cpu`` if ``None``.
             data: overrides the recipe's calibration data.
             shapes: override the recipe's shapes by input.
-            overrides: recipe fields to replace; ``None`` leaves a field.
+            overrides: recipe fields to replace; ``None`` leaves a field. Of ``build`` and ``freeze`` only what is
+                named is replaced.
 
         Raises:
             RecipeError, TargetError, UsageError: what was asked does not exist or contradicts itself.
@@ -92,7 +93,8 @@ class Request:
         first, *more = shapes.sets() or ({},)
         changes = {name: value for name, value in overrides.items() if value is not None}
         freeze = {**base.freeze, **changes.pop("freeze", {})}
-        merged = base.changed(**changes, freeze=freeze, shapes={**base.shapes, **first})
+        build = changes.pop("build", {})
+        merged = base.with_build(build).changed(**changes, freeze=freeze, shapes={**base.shapes, **first})
         if first:  # sets that were asked for replace the recipe's
             merged = merged.changed(more_shapes=more)
         chosen = target if isinstance(target, Target) else Target.load(target or merged.target or "cpu")

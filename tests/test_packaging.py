@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import edgebig
 from edgebig.resources import data_folder
@@ -59,6 +61,37 @@ def pip_install(*what: str | Path) -> None:
     """Installs with the versions of constraints.txt."""
     quiet = ("--quiet", "--no-input", "--disable-pip-version-check")
     run(sys.executable, "-m", "pip", *quiet, *what, "-c", ROOT / "constraints.txt")
+
+
+@pytest.mark.parametrize("python", ["3.10", "3.13"])
+def test_every_version_that_is_pinned_is_there_for_the_oldest_and_newest_python(python: str, tmp_path: Path) -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    asked = [
+        f"{p.name}{p.specifier}" for p in pins if p.marker is None or p.marker.evaluate({"python_version": python})
+    ]
+    assert len(asked) > 50
+    quiet = ("--quiet", "--no-input", "--disable-pip-version-check")
+    options = ("--dry-run", "--ignore-installed", "--no-deps", "--only-binary=:all:", "--implementation", "cp")
+    done = _run(
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        *quiet,
+        *options,
+        "--target",
+        tmp_path,
+        "--python-version",
+        python,
+        *asked,
+    )
+    if done.returncode != 0 and re.search("connection|resolve host|timed out|proxy", done.stderr, re.IGNORECASE):
+        reason = f"packages cannot be looked up: {done.stderr.strip()[-300:]}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    assert done.returncode == 0, done.stderr[-1500:]
 
 
 @pytest.fixture(scope="module")

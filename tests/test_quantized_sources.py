@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
 from quantized_nets import SAMPLES, Reader, cnn
@@ -122,9 +123,16 @@ def test_what_the_builder_refuses_as_it_came_is_simplified(plain: Path, tmp_path
     assert bundle.part().similarity["y"]["cosine"] == pytest.approx(1)
 
 
-def test_dynamic_convolutions_become_float_convolutions(plain: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [QuantType.QInt8, QuantType.QUInt8])
+def test_dynamic_convolutions_become_float_convolutions(kind: QuantType, plain: Path, tmp_path: Path) -> None:
     path = tmp_path / "int8.onnx"
-    quantize_dynamic(plain, path, op_types_to_quantize=["Conv"])
+    quantize_dynamic(plain, path, op_types_to_quantize=["Conv"], weight_type=kind)
+    try:
+        onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime 1.23 multiplies by unsigned weights alone
+        if kind == QuantType.QUInt8 or "ConvInteger" not in str(error):
+            raise
+        pytest.skip(f"ONNX Runtime {onnxruntime.__version__} does not run what it made: {error}")
     bundle = edgebig.compile(path, target="l4", precision="fp16", out=tmp_path / "b")
     assert "ConvInteger" in {n.op_type for n in onnx.load(path).graph.node} and ops(bundle).count("Conv") == 2
     found, exact = outputs_of(bundle.file(bundle.part().graph), SAMPLES, "off"), outputs_of(plain, SAMPLES, "off")

@@ -294,6 +294,9 @@ def test_minilm_int8_loses_less_with_its_outliers_split_off(minilm: tuple[Path, 
         out = tmp_path / name
         # its graph is only parsed, no engine built
         edgebig.compile(graph, target="agx-orin-64gb", recipe=recipe, calibration=calibration, out=out)
-        found = [a["last_hidden_state"].mean(axis=1)[0] for a in outputs_of(out / "graphs/model.onnx", unseen, "off")]
+        found = [
+            a["last_hidden_state"].mean(axis=1)[0]
+            for a in outputs_of(Graph.load(out / "graphs/model.onnx"), unseen, "off")
+        ]
         loss[name] = 1 - np.mean([compare(a, b).cosine for a, b in zip(expected, found, strict=True)])
     assert loss["by default"] < 0.7 * loss["smoothed"] and loss["by default"] < 0.003, loss

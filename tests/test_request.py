@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("pydantic")
 
 from edgebig.errors import RecipeError, TargetError, UsageError
-from edgebig.recipe import Recipe, ShapeRange
+from edgebig.recipe import BuildRecipe, Recipe, ShapeRange
 from edgebig.request import Request, Shapes
 from edgebig.target import Target
 
@@ -33,6 +33,31 @@ def test_options_win_over_the_recipe_and_none_leaves_a_field() -> None:
     assert resolve(recipe, "a100", precision="fp16").target.name == "a100"
     assert resolve(recipe, precision="fp16").recipe == recipe.changed(precision="fp16")
     assert recipe.freeze == {"sr": 16000, "n": 1}  # the recipe itself is as it was
+
+
+def test_options_of_the_builder_join_the_recipes() -> None:
+    recipe = Recipe(build=BuildRecipe(workspace=1 << 30, refit=True))
+    expected = BuildRecipe(workspace=1 << 30, refit=False, aux_streams=0)
+    for asked in ({"refit": False, "aux_streams": 0}, BuildRecipe(refit=False, aux_streams=0)):
+        assert resolve(recipe, "l4", build=asked).recipe.build == expected
+    assert resolve(recipe, "l4", build={"workspace": None}).recipe.build == BuildRecipe(refit=True)
+    for nothing in (None, {}, BuildRecipe()):
+        assert resolve(recipe, "l4", build=nothing).recipe == recipe
+    assert resolve(build={"workspace": "2G"}).recipe.build.workspace == 2 << 30
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"optimization_level": 6}, "the request: build.optimization_level: .* less than or equal to 5, found 6"),
+        ({"workspace": "two"}, "the request: build.workspace: .* is written 2G, 512M"),
+        ({"opt_level": 5}, "the request: build.opt_level: Extra inputs are not permitted, found 5"),
+        (["refit"], r"the request: build: .* valid dictionary or instance of BuildRecipe, found \['refit'\]"),
+    ],
+)
+def test_a_wrong_option_of_the_builder_is_named(asked: object, says: str) -> None:
+    with pytest.raises(RecipeError, match=says):
+        resolve(build=asked)
 
 
 def test_recipes_and_targets_by_name_file_or_themselves(tmp_path: Path) -> None:

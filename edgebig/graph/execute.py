@@ -16,7 +16,9 @@ import onnxruntime as ort
 from edgebig.errors import GraphError
 from edgebig.graph.graph import Graph
 from edgebig.graph.memory import LARGE, frugal, is_large, load, write_weights
+from edgebig.graph.rounding import rounded
 from edgebig.graph.unpack import runnable
+from edgebig.sessions import open_session
 
 Level = Literal["off", "basic", "all"]
 _LEVELS = {
@@ -50,7 +52,8 @@ class Executor:
 
     ``off`` is the level for graphs with Q/DQ pairs that are not meant for this CPU: ONNX Runtime 1.32
     drops a Relu before a symmetric Q, of FP8 above the level ``basic``, and of FP16 tensors already there.
-    Weights in FLOAT4E2M1 run as the floats that they stand for.
+    Weights in FLOAT4E2M1 run as the floats that they stand for, and FP16 tensors are quantized as ONNX has it, by
+    rounding, where ONNX Runtime's kernel does not; a file is left as it is.
     """
 
     def __init__(
@@ -78,7 +81,7 @@ class Executor:
         try:
             with frugal() if isinstance(graph, Graph) and graph.weight_bytes >= LARGE else nullcontext():
                 model = self._model(graph)
-                self._session = ort.InferenceSession(model, options, providers=_PROVIDERS[device])
+                self._session = open_session(ort, model, options, providers=_PROVIDERS[device])
         except Exception as error:  # ONNX Runtime's exceptions share no public base
             self.close()
             raise GraphError(f"ONNX Runtime refuses the graph {graph.name}: {error}") from error
@@ -89,7 +92,7 @@ class Executor:
     def _model(self, graph: Graph | Path) -> bytes | str:
         if isinstance(graph, Path):
             return str(graph)
-        graph = runnable(graph)
+        graph = rounded(runnable(graph))
         if graph.weight_bytes < LARGE:
             return _serialized(graph)
         # ONNX Runtime maps the file where it needs the weights; from memory it would copy them, and be slower to load

@@ -60,33 +60,14 @@ def load(
     priority: int = 0,
     find_engines: Callable[[Bundle], Bundle] | None = None,
 ) -> Session:
-    """Opens the bundle at ``path`` on the best backend that this machine has.
-
-    Every file is checked against the manifest's SHA-256 before anything of it runs, and before TensorRT reads it.
-    A warning (``RuntimeWarning``) says when a bundle for an NVIDIA device runs on the CPU instead, or another backend
-    than the preferred one was taken.
+    """As :func:`edgebig.load`, which says what the arguments are, but nothing is built, or looked for elsewhere.
 
     Args:
-        path: the bundle's folder, or an opened bundle.
-        part: which of the model's graphs, for models with several (``encoder``, ``decoder``).
-        prefer: the backend to try before the others (``tensorrt``).
-        require: the backend to use and no other (``onnxruntime-cpu``).
-        threads: threads that one run uses on the CPU; by default as many as the engine finds cores.
-        in_flight: how many runs of :meth:`Session.run_async` take place at a time.
-        queue: how many more of them may wait.
-        check_finite: whether inputs with NaN or infinity are refused; that costs a pass over each.
-        trace: called for each run with a name and attributes, gives the context that the run happens in;
-            :func:`edgebig.runtime.telemetry.opentelemetry_spans` makes one.
-        device: what the model shares with others, from :func:`share`.
-        priority: on the shared device; the higher goes first.
+        path, part, prefer, require, threads, in_flight, queue, check_finite, trace, device, priority: as there.
         find_engines: adds engines that are kept outside the bundle; called on a reload too.
 
     Raises:
-        BundleError: not a bundle, a damaged one, or it has no such part.
-        MissingExtra: no engine is installed.
-        BackendError: nothing on this machine opens it, or not the required backend, or it does not fit the device.
-        UsageError: ``threads``, ``in_flight`` or ``queue`` is below 1, both ``prefer`` and ``require`` are given, or
-            ``device`` or ``priority`` is none.
+        BundleError, MissingExtra, BackendError, UsageError: as there.
     """
     _check_counts(threads=threads, in_flight=in_flight, queue=queue)
     if prefer is not None and require is not None:

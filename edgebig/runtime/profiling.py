@@ -15,6 +15,7 @@ from edgebig.bundle import Bundle
 from edgebig.errors import BackendError
 from edgebig.runtime.choose import Candidate, checked_graph, first_that_opens
 from edgebig.runtime.onnxruntime_cpu import OnnxRuntimeCpu, import_onnxruntime
+from edgebig.sessions import open_session
 
 Array = np.ndarray[Any, Any]
 LayerTimes = list[tuple[str, float]]
@@ -75,7 +76,7 @@ def onnxruntime_layers(
     with tempfile.TemporaryDirectory(prefix="edgebig-profile-") as folder:
         options.profile_file_prefix = str(Path(folder) / "run")
         try:
-            session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+            session = open_session(ort, str(graph), options, providers=["CPUExecutionProvider"])
             for _ in range(_WARM_UP + _RUNS):
                 session.run(None, dict(feeds))
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))

@@ -217,7 +217,10 @@ def free_memory(candidate: Candidate, cuda: Any = None) -> int | None:
             cuda = import_cuda()
         except (MissingExtra, BackendError):
             return None
-    error, free, _ = cuda.cudaMemGetInfo()
+    try:
+        error, free, _ = cuda.cudaMemGetInfo()
+    except (RuntimeError, OSError):  # cuda-python 12 where libcuda.so is missing
+        return None
     return int(free) if int(error) == 0 else None
 
 

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import re
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from wheels import downloaded
 
 from edgebig.build import tensorrt
 from edgebig.runtime.gpu import weights
@@ -114,24 +113,17 @@ def sources() -> set[tuple[str, str]]:
 
 
 def unpacked(package: str, version: str) -> Path:
-    """The folder with the bindings, downloaded once; skips where that is impossible."""
+    """The folder with the bindings, downloaded once; skips where that is impossible.
+
+    Not every version has wheels for every Python: CI must have those of 3.11.
+    """
     folder = KEPT / version
     if not (folder / "tensorrt_bindings").is_dir():
-        wheels = KEPT / "wheels"
-        asked = ["--no-deps", "--only-binary=:all:", "-q", "-d", str(wheels), f"{package}=={version}"]
-        command = [sys.executable, "-m", "pip", "download", *asked]
-        got = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        if got.returncode != 0:
-            reason = f"{package} {version} cannot be downloaded: {got.stderr.strip()[-300:]}"
-            if os.environ.get("CI") == "true" and sys.version_info[:2] == (3, 11):
-                pytest.fail(reason)
-            pytest.skip(reason)
-        (wheel,) = wheels.glob(f"{package.replace('-', '_')}-{version}-*.whl")
         partial = KEPT / f"{version}.partial"
-        with zipfile.ZipFile(wheel) as archive:
+        required = sys.version_info[:2] == (3, 11)
+        with downloaded(package, version, KEPT / "wheels" / version, required=required) as archive:
             archive.extractall(partial)
         partial.rename(folder)
-        wheel.unlink()
     return folder
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,6 +17,9 @@ import tiny
 from cli_runner import Run, environment, files_below, run_process
 
 from edgebig.bundle import Bundle
+from edgebig.errors import EdgebigError
+from edgebig.pipeline import compile as compile_model
+from edgebig.recipe import BuildRecipe
 from edgebig.runtime import golden
 
 _STAGES = ["source", "graph", "calibrate", "quantize", "build", "verify"]
@@ -105,6 +109,56 @@ def test_an_engine_for_a_gpu_that_is_not_here(edgebig: Run, mlp: Path, tmp_path:
     assert (engine["kind"], engine["hardware"]) == ("tensorrt-rtx", ["8.9"])
     assert found["files"][engine["path"]] > 1000
     assert found["parts"]["model"]["precision"] == {"float16": 212}
+
+
+_BUILDS: list[tuple[str, str, dict[str, Any]]] = [
+    (
+        "agx-orin-64gb",
+        "--workspace 2G --opt-level 5 --aux-streams 2 --dla-core 1 --no-gpu-fallback --refit --strip-weights "
+        "--weight-streaming 1G --version-compatible",
+        {
+            "workspace": "2G",
+            "optimization_level": 5,
+            "aux_streams": 2,
+            "dla_core": 1,
+            "gpu_fallback": False,
+            "refit": True,
+            "strip_weights": True,
+            "weight_streaming": "1G",
+            "version_compatible": True,
+        },
+    ),
+    (
+        "h100",
+        "--hardware-compatible ampere+ --weight-streaming auto",
+        {"hardware_compatible": "ampere+", "weight_streaming": "auto"},
+    ),
+]
+"""A target, options of the command line, and the same from Python: every field of the recipe's ``build``."""
+
+
+@pytest.mark.parametrize(("target", "options", "build"), _BUILDS)
+def test_the_builders_options_are_the_same_from_python(
+    edgebig: Run, mlp: Path, tmp_path: Path, target: str, options: str, build: dict[str, Any]
+) -> None:
+    pytest.importorskip("tensorrt_rtx_bindings")
+    asked = ["-t", target, "-p", "fp16", "-s", "x:1x8", *options.split()]
+    assert edgebig("compile", mlp, "-o", tmp_path / "cli", *asked).code == 0
+    made = compile_model(mlp, out=tmp_path / "api", target=target, precision="fp16", shapes="x:1x8", build=build)
+    recipe = Bundle.open(tmp_path / "cli").manifest.recipe
+    assert made.manifest.recipe == recipe
+    assert recipe["build"] == BuildRecipe.model_validate(build).model_dump() != BuildRecipe().model_dump()
+
+
+def test_no_option_of_the_builder_was_forgotten() -> None:
+    assert {field for _, _, build in _BUILDS for field in build} == set(BuildRecipe.model_fields)
+
+
+def test_what_the_builder_lacks_is_said_alike_from_python(edgebig: Run, mlp: Path, tmp_path: Path) -> None:
+    said = edgebig("compile", mlp, "-o", tmp_path / "b", "-t", "l4", "-p", "fp16", "--dla-core", "0")
+    with pytest.raises(EdgebigError, match="l4 has no DLA") as refused:
+        compile_model(mlp, out=tmp_path / "b", target="l4", precision="fp16", build={"dla_core": 0})
+    assert (said.code, said.err) == (refused.value.exit_code, f"edgebig: error: {refused.value}\n")
 
 
 def test_a_process_prints_one_object_and_its_exit_code(mlp: Path, tmp_path: Path) -> None:

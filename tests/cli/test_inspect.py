@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -51,10 +52,15 @@ def test_external_data_and_constants_count(edgebig: Run, tmp_path: Path) -> None
 
 
 def test_real_models(edgebig: Run, shared_data: Path) -> None:
-    found = edgebig("inspect", shared_data / "squeezenet" / "squeezenet1.1_fp32.onnx", "--json").json
+    def inspected(*path: str) -> dict[str, Any]:
+        result = edgebig("inspect", shared_data.joinpath(*path), "--json")
+        assert (result.code, result.err) == (0, "")
+        return result.json
+
+    found = inspected("squeezenet", "squeezenet1.1_fp32.onnx")
     assert found["parameters"] == 1_235_496
     assert found["operators"]["Conv"] == 26
-    vad = edgebig("inspect", shared_data / "silero-vad" / "silero_vad.onnx", "--json").json
+    vad = inspected("silero-vad", "silero_vad.onnx")
     assert [spec["name"] for spec in vad["inputs"]] == ["input", "state", "sr"]
     assert vad["operators"]["LSTM"] == 4  # those in the branches of its If nodes too
 

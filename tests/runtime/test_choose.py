@@ -129,17 +129,8 @@ def without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cuda.bindings", None)
 
 
-def test_an_engine_for_the_gpu_is_taken_where_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cuda = FakeCuda()
-    trt = FakeTensorRt(cuda)
-    monkeypatch.setattr("edgebig.runtime.gpu.cuda.import_cuda", lambda: cuda)
-    monkeypatch.setattr("edgebig.runtime.tensorrt.import_cuda", lambda: cuda)
-    monkeypatch.setattr("edgebig.runtime.gpu.engine.import_tensorrt", lambda flavour: trt)
-    monkeypatch.setattr("edgebig.runtime.tensorrt.import_tensorrt", lambda flavour: trt)
-    engines = [("tensorrt", "10.3.0", "8.9")]
-    bundle = tiny.write_bundle(tmp_path / "b", {"model": tiny.add_one()}, target=tiny.L4_TARGET, engines=engines)
-    trt.engine = (bundle.path / "engines/model.0.engine").read_bytes()
-    with load(bundle.path) as session:
+def test_an_engine_for_the_gpu_is_taken_where_one_is(trt: FakeTensorRt, cuda: FakeCuda, gpu_bundle: Bundle) -> None:
+    with load(gpu_bundle.path) as session:
         assert session.backend == "tensorrt"
         assert session.why[0].endswith("taken: built with 10.3.0, this machine has 10.3.0")
         assert session.run(X)["y"].tolist() == [[1, 1, 1]]
@@ -147,13 +138,13 @@ def test_an_engine_for_the_gpu_is_taken_where_one_is(tmp_path: Path, monkeypatch
     trt.engine = b"one of another version"
     expected = r"runs on the CPU here: TensorRT 10\.3\.0 does not load model\.0\.engine: .*'edgebig finish'"
     with pytest.warns(RuntimeWarning, match=expected):
-        session = load(bundle.path)
+        session = load(gpu_bundle.path)
     assert session.backend == "onnxruntime-cpu"
     assert "10.3.0 does not load model.0.engine: Version tag does not match: build it here" in session.why[0]
     session.close()
-    (bundle.path / "engines/model.0.engine").write_bytes(b"engine")
+    (gpu_bundle.path / "engines/model.0.engine").write_bytes(b"engine")
     with pytest.raises(BundleError, match=r"model\.0\.engine is not the file of the manifest"):
-        load(bundle.path)
+        load(gpu_bundle.path)
 
 
 def test_the_best_candidate_goes_first_and_each_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,8 +20,8 @@ import pytest
 import runnets
 import tiny
 from fake_cuda import FakeCuda, cudaError_t
-from fake_tensorrt import FakeTensorRt
 
+from edgebig.bundle import Bundle
 from edgebig.errors import BackendError, InputError
 from edgebig.runtime import Session, load
 from edgebig.runtime.core import Loaded
@@ -203,19 +203,8 @@ def _resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_a_gpu_that_disappears_is_one_error_and_the_process_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cuda = FakeCuda()
-    trt = FakeTensorRt(cuda)
-    for module in ("edgebig.runtime.gpu.cuda", "edgebig.runtime.tensorrt"):
-        monkeypatch.setattr(f"{module}.import_cuda", lambda: cuda)
-    for module in ("edgebig.runtime.gpu.engine", "edgebig.runtime.tensorrt"):
-        monkeypatch.setattr(f"{module}.import_tensorrt", lambda flavour: trt)
-    engines = [("tensorrt", "10.3.0", "8.9")]
-    bundle = tiny.write_bundle(tmp_path / "b", {"model": tiny.add_one()}, target=tiny.L4_TARGET, engines=engines)
-    trt.engine = (bundle.path / "engines/model.0.engine").read_bytes()
-    session = load(bundle.path)
+def test_a_gpu_that_disappears_is_one_error_and_the_process_goes_on(cuda: FakeCuda, gpu_bundle: Bundle) -> None:
+    session = load(gpu_bundle.path)
     assert session.backend == "tensorrt"
     binding = session.bind({"batch": 1})
     assert session.run(X)["y"].tolist() == binding.run()["y"].tolist() == [[1, 1, 1]]
@@ -226,7 +215,7 @@ def test_a_gpu_that_disappears_is_one_error_and_the_process_goes_on(
         assert "\n" not in str(caught.value)
     assert session.stats().errors == 3
     cuda.fail.clear()
-    with load(bundle.path, prefer="onnxruntime-cpu") as other:
+    with load(gpu_bundle.path, prefer="onnxruntime-cpu") as other:
         assert other.backend == "onnxruntime-cpu" and other.run(X)["y"].tolist() == [[1, 1, 1]]
     session.close()
 

@@ -20,7 +20,7 @@ assert edgebig.load is edgebig.loading.load and edgebig.Session is edgebig.runti
 print(json.dumps([milliseconds, sorted(sys.modules)]))
 """
 _HEAVY = "onnx onnx_ir onnxscript onnxruntime torch transformers optimum pydantic yaml click rich tensorrt tensorrt_rtx"
-_OURS = ["bundle", "errors", "loading", "manifest", "quick_check", "runtime", "schema", "spec"]
+_OURS = ["bundle", "errors", "loading", "manifest", "quick_check", "runtime", "schema", "sessions", "spec"]
 
 
 def test_importing_the_runtime_is_quick_and_loads_numpy_alone() -> None:

@@ -213,7 +213,10 @@ def test_outputs_stay_on_the_gpu(ort: OrtOnCpu, graph: Path) -> None:
     (second,) = backend.run_on_device(["y"], {"x": X + 10})
     assert isinstance(first, DeviceArray)
     assert ("bind_output", "y", "cuda") in ort.calls
+    (longer,) = backend.run_on_device(["y"], {"x": np.concatenate([X, X])})
+    np.testing.assert_array_equal(backend.run(["y"], {"x": X})[0], X + 1)  # with inputs that were held before
     np.testing.assert_array_equal(first.numpy(), X + 1)
+    assert len({array.memory.address for array in (first, second, longer)}) == 3
     held = (ctypes.c_float * 6).from_address(second.memory.address)
     backend.close()
     del backend

@@ -9,10 +9,9 @@ import numpy as np
 import onnx
 import pytest
 import tiny
-from fake_cuda import FakeCuda
-from fake_tensorrt import FakeTensorRt
 from onnx import TensorProto, helper, numpy_helper
 
+from edgebig.bundle import Bundle
 from edgebig.errors import BackendError
 from edgebig.runtime import available_backends
 from edgebig.runtime.profiling import _of_events, layer_times, onnxruntime_layers
@@ -60,16 +59,6 @@ def test_the_first_runs_do_not_count() -> None:
     assert _of_events([]) == []
 
 
-def test_tensorrt_tells_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cuda = FakeCuda()
-    trt = FakeTensorRt(cuda)
-    for module in ("gpu.cuda", "tensorrt"):
-        monkeypatch.setattr(f"edgebig.runtime.{module}.import_cuda", lambda: cuda)
-    for module in ("gpu.engine", "tensorrt"):
-        monkeypatch.setattr(f"edgebig.runtime.{module}.import_tensorrt", lambda flavour: trt)
-    engines = [("tensorrt", "10.3.0", "8.9")]
-    bundle = tiny.write_bundle(tmp_path / "b", {"model": tiny.add_one()}, target=tiny.L4_TARGET, engines=engines)
-    trt.engine = (bundle.path / "engines/model.0.engine").read_bytes()
-    found = layer_times(bundle, available_backends(bundle), {"x": np.zeros((1, 3), np.float32)})
+def test_tensorrt_tells_its_own(gpu_bundle: Bundle) -> None:
+    found = layer_times(gpu_bundle, available_backends(gpu_bundle), {"x": np.zeros((1, 3), np.float32)})
     assert found == [("add", 0.25)]
-    assert cuda.live == {}

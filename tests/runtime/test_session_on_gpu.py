@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
-from pathlib import Path
-
 import numpy as np
 import pytest
-import tiny
 from fake_cuda import FakeCuda
-from fake_tensorrt import FakeTensorRt
 
+from edgebig.bundle import Bundle
 from edgebig.errors import BackendError, InputError
 from edgebig.runtime import load
 from edgebig.runtime.backend import Binds, Measures
@@ -20,30 +15,9 @@ from edgebig.runtime.tensorrt import TensorRtBackend
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 
 
-@pytest.fixture
-def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]:
-    fake = FakeCuda()
-    for module in ("gpu.cuda", "tensorrt"):
-        monkeypatch.setattr(f"edgebig.runtime.{module}.import_cuda", lambda: fake)
-    yield fake
-    gc.collect()
-    assert fake.problems == [] and fake.live == {}
-
-
-@pytest.fixture
-def bundle(cuda: FakeCuda, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    trt = FakeTensorRt(cuda)
-    for module in ("gpu.engine", "tensorrt"):
-        monkeypatch.setattr(f"edgebig.runtime.{module}.import_tensorrt", lambda flavour: trt)
-    engines = [("tensorrt", "10.3.0", "8.9")]
-    made = tiny.write_bundle(tmp_path / "b", {"model": tiny.add_one()}, target=tiny.L4_TARGET, engines=engines)
-    trt.engine = (made.path / "engines/model.0.engine").read_bytes()
-    return made.path
-
-
-def test_a_binding_is_a_cuda_graph_on_page_locked_arrays(cuda: FakeCuda, bundle: Path) -> None:
+def test_a_binding_is_a_cuda_graph_on_page_locked_arrays(cuda: FakeCuda, gpu_bundle: Bundle) -> None:
     assert issubclass(TensorRtBackend, Binds) and issubclass(TensorRtBackend, Measures)
-    with load(bundle) as session:
+    with load(gpu_bundle.path) as session:
         binding = session.bind({"batch": 2})
         cuda.calls.clear()
         for start in range(3):
@@ -56,8 +30,8 @@ def test_a_binding_is_a_cuda_graph_on_page_locked_arrays(cuda: FakeCuda, bundle:
     del binding
 
 
-def test_arrays_on_the_gpu_pass_the_session(cuda: FakeCuda, bundle: Path) -> None:
-    with load(bundle) as session:
+def test_arrays_on_the_gpu_pass_the_session(cuda: FakeCuda, gpu_bundle: Bundle) -> None:
+    with load(gpu_bundle.path) as session:
         x = session.run_on_device({"x": X})["y"]
         assert session.stats().calls == 1
         np.testing.assert_array_equal(session.run({"x": x})["y"], X + 2)
@@ -68,7 +42,7 @@ def test_arrays_on_the_gpu_pass_the_session(cuda: FakeCuda, bundle: Path) -> Non
     np.testing.assert_array_equal(x.numpy(), X + 1)
     del x
     with (
-        load(bundle, require="onnxruntime-cpu") as session,
+        load(gpu_bundle.path, require="onnxruntime-cpu") as session,
         pytest.raises(BackendError, match=r"onnxruntime-cpu has no device that outputs could stay on: use run\(\)"),
     ):
         session.run_on_device({"x": X})

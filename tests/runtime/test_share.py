@@ -128,10 +128,18 @@ class Cuda:
         return self._answer
 
 
+class WithoutDriver:
+    """The same of cuda-python 12.8 on a machine without a driver."""
+
+    def cudaMemGetInfo(self) -> tuple[int, int, int]:
+        raise RuntimeError("Failed to dlopen libcuda.so.1")
+
+
 def test_a_gpu_that_is_full_refuses_too() -> None:
     on_gpu = Candidate("tensorrt", "engines/model.engine", True, "here")
     assert free_memory(on_gpu, Cuda(0, 500)) == 500
     assert free_memory(on_gpu, Cuda(2, 500)) is None
+    assert free_memory(on_gpu, WithoutDriver()) is None
     assert free_memory(Candidate("onnxruntime-cpu", "graphs/model.onnx", True, "here"), Cuda(0, 500)) is None
     with pytest.raises(BackendError, match="needs 2.0 MB and the device has 1.0 MB free: close what else uses it"):
         share().reserve("b", 2_000_000, free=1_000_000)

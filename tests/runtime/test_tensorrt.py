@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +13,6 @@ from fake_tensorrt import FakeTensorRt
 
 from edgebig.errors import BackendError, InputError
 from edgebig.runtime.tensorrt import TensorRtBackend
-
-
-@pytest.fixture
-def cuda() -> Iterator[FakeCuda]:
-    """A device on which nothing may be left, or used after it was freed."""
-    fake = FakeCuda()
-    yield fake
-    gc.collect()
-    assert fake.problems == []
-    assert fake.live == {}
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Path:
-    path = tmp_path / "model.engine"
-    path.write_bytes(b"engine")
-    return path
 
 
 def batch(size: int, start: float = 0.0) -> np.ndarray[Any, Any]:

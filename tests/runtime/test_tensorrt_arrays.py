@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import gc
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,24 +18,6 @@ from edgebig.runtime.gpu import dlpack
 from edgebig.runtime.gpu.arrays import DeviceArray
 from edgebig.runtime.gpu.dlpack import CUDA, Memory
 from edgebig.runtime.tensorrt import TensorRtBackend
-
-
-@pytest.fixture
-def cuda() -> Iterator[FakeCuda]:
-    """A device on which nothing may be left, or used after it was freed."""
-    fake = FakeCuda()
-    yield fake
-    gc.collect()
-    assert fake.problems == []
-    assert fake.live == {}
-    assert dlpack._lent == {}
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Path:
-    path = tmp_path / "model.engine"
-    path.write_bytes(b"engine")
-    return path
 
 
 def batch(size: int, start: float = 0.0) -> np.ndarray[Any, Any]:

@@ -35,7 +35,7 @@ _TYPES = {
 }
 _BITS = dict(_TYPES.values()) | {"float64": 64, "int16": 16, "uint16": 16, "uint32": 32}
 _BITS |= {"uint64": 64, "complex64": 64, "complex128": 128}
-_NUMPY = {name: np.dtype(name) for name in _BITS if hasattr(np, name) or name == "bool"}
+_NUMPY = {name: np.dtype(name) for name in _BITS if name == "bool" or hasattr(np, name)}
 
 
 @dataclass(frozen=True)

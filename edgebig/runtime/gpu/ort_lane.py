@@ -17,7 +17,7 @@ Array = np.ndarray[Any, Any]
 
 
 class OrtLane:
-    """I/O bindings of one session. One thread uses it at a time.
+    """I/O bindings of one session, one after the other. One thread uses it at a time.
 
     Inputs in main memory are copied into memory of the device that is kept for the next run of that shape; inputs on
     the device are bound where they are. Outputs are new memory in each run, except in a fixed lane.
@@ -60,8 +60,10 @@ class OrtLane:
         try:
             self._bind_outputs(outputs, *self._place)
             self._session.run_with_iobinding(self._binding, self._options)
-            return [self._array(name, v) for name, v in zip(outputs, self._binding.get_outputs(), strict=True)]
+            values = self._binding.get_outputs()
+            return [self._array(name, value) for name, value in zip(outputs, values, strict=True)]
         finally:
+            self._renew()
             self._let_go(releases)
 
     def without_graph(self, options: Any) -> None:
@@ -104,6 +106,17 @@ class OrtLane:
             raise
         return releases
 
+    def _renew(self) -> None:
+        """Another binding, with the inputs of this one that are held: its outputs keep this one.
+
+        In ONNX Runtime 1.23 (no more in 1.32) the values that a binding gives are its own slots: the next run on it
+        frees what they hold, and puts its own there.
+        """
+        self._binding.clear_binding_inputs()
+        self._binding = self._session.io_binding()
+        for name, (_, value) in self._held.items():
+            self._binding.bind_ortvalue_input(name, value)
+
     def _take(self, name: str, given: Any) -> tuple[Array | Memory, Release | None]:
         if self._cuda is None:
             raise MissingExtra("gpu", "cuda-python")
@@ -131,7 +144,7 @@ class OrtLane:
         kind = CUDA if self._place[0] == "cuda" else CPU
         shape = tuple(int(size) for size in value.shape())
         memory = Memory(int(value.data_ptr()), shape, self._dtypes[name], kind, self._place[1])
-        return DeviceArray(memory, value, value.numpy)
+        return DeviceArray(memory, (value, self._binding), value.numpy)
 
     def _let_go(self, releases: Sequence[Release]) -> None:
         for release in releases:

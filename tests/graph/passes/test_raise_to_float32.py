@@ -98,7 +98,9 @@ def test_quantized_halves_follow() -> None:
         "float16[4] x", "float16[4] y", "q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) y = Neg(d)", weights
     )
     feeds = {"x": normal(4, dtype=np.float16)}
-    assert_near(run(as_model(raised(model)), feeds), run(model, feeds), 2e-3)
+    # not what ONNX Runtime makes of the model itself: its version 1.23 does not round
+    right = -weights["s"] * np.rint(feeds["x"] / weights["s"])
+    assert_near(run(as_model(raised(model)), feeds), {"y": right}, 2e-3)
 
 
 def test_a_scale_that_names_its_output_type_follows() -> None:

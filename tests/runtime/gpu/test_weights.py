@@ -9,11 +9,9 @@ from typing import Any
 
 import fake_tensorrt
 import pytest
-import tiny
-from fake_cuda import FakeCuda
 from fake_tensorrt import FakeTensorRt
 
-from edgebig.bundle import manifest_text
+from edgebig.bundle import Bundle, manifest_text
 from edgebig.errors import BackendError, BundleError
 from edgebig.runtime import load
 from edgebig.runtime.gpu.engine import LoadedEngine
@@ -94,14 +92,8 @@ def test_a_budget_that_is_not_taken_is_told() -> None:
 
 
 def test_the_manifest_says_what_the_runtime_does_before_the_first_context(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trt: FakeTensorRt, gpu_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cuda = FakeCuda()
-    trt = FakeTensorRt(cuda)
-    for name in ("edgebig.runtime.gpu.cuda.import_cuda", "edgebig.runtime.tensorrt.import_cuda"):
-        monkeypatch.setattr(name, lambda: cuda)
-    for name in ("edgebig.runtime.gpu.engine.import_tensorrt", "edgebig.runtime.tensorrt.import_tensorrt"):
-        monkeypatch.setattr(name, lambda flavour: trt)
     fake, said = module()
     trt.Refitter, trt.OnnxParserRefitter = fake.Refitter, fake.OnnxParserRefitter  # type: ignore[attr-defined]
     budgets: list[tuple[int, int]] = []
@@ -112,29 +104,23 @@ def test_the_manifest_says_what_the_runtime_does_before_the_first_context(
     monkeypatch.setattr(fake_tensorrt.Engine, "streamable_weights_size", 1000, raising=False)
     streaming = property(lambda engine: budgets[-1][0], set_budget)
     monkeypatch.setattr(fake_tensorrt.Engine, "weight_streaming_budget_v2", streaming, raising=False)
-    engines = [("tensorrt", "10.3.0", "8.9")]
-    bundle = tiny.write_bundle(tmp_path / "b", {"model": tiny.add_one()}, target=tiny.L4_TARGET, engines=engines)
-    trt.engine = (bundle.path / "engines/model.0.engine").read_bytes()
-    part = bundle.part()
+    part = gpu_bundle.part()
     engine = replace(part.engines[0], stripped=True, weight_streaming=700)
-    manifest = replace(bundle.manifest, parts={"model": replace(part, engines=(engine,))})
-    (bundle.path / "manifest.json").write_text(manifest_text(manifest))
-    with load(bundle.path) as session:
+    manifest = replace(gpu_bundle.manifest, parts={"model": replace(part, engines=(engine,))})
+    (gpu_bundle.path / "manifest.json").write_text(manifest_text(manifest))
+    with load(gpu_bundle.path) as session:
         assert session.backend == "tensorrt"
-    assert said == ["refitter", str(bundle.path / "graphs/model.onnx"), "refit"] and budgets == [(700, 0)]
-    graph = bundle.path / "graphs/model.onnx"
+    assert said == ["refitter", str(gpu_bundle.path / "graphs/model.onnx"), "refit"] and budgets == [(700, 0)]
+    graph = gpu_bundle.path / "graphs/model.onnx"
     graph.write_bytes(graph.read_bytes() + b"!")
     with pytest.raises(BundleError, match=r"graphs/model\.onnx is not the file of the manifest"):
-        load(bundle.path)
+        load(gpu_bundle.path)
 
 
-def test_an_engine_that_cannot_be_made_ready_says_why(tmp_path: Path) -> None:
-    cuda = FakeCuda()
-    trt = FakeTensorRt(cuda)
+def test_an_engine_that_cannot_be_made_ready_says_why(trt: FakeTensorRt, engine: Path) -> None:
     fake, _ = module(refits=False)
     trt.Refitter, trt.OnnxParserRefitter = fake.Refitter, fake.OnnxParserRefitter  # type: ignore[attr-defined]
-    (tmp_path / "e.engine").write_bytes(b"engine")
     with pytest.raises(
-        BackendError, match=r"e\.engine: it holds no weights .* build it anew with 'edgebig finish --force'"
+        BackendError, match=r"model\.engine: it holds no weights .* build it anew with 'edgebig finish --force'"
     ):
-        LoadedEngine(trt, tmp_path / "e.engine", Weights(GRAPH))
+        LoadedEngine(trt, engine, Weights(GRAPH))
