@@ -51,9 +51,11 @@ RUN apt-get update \
     && /opt/edgebig/bin/edgebig --version \
     && /opt/edgebig/bin/python -c 'import edgebig.serve._shared' \
     && if /opt/edgebig/bin/python -c 'import torch' 2>/dev/null; then echo 'torch must not be here' >&2; exit 1; fi \
-    && useradd --create-home --uid 10001 edgebig
+    && useradd --create-home --uid 10001 edgebig \
+    && install --directory --owner=edgebig --group=edgebig /engines
 ARG NEEDS=gpu,tensorrt
-ENV PATH=/opt/edgebig/bin:$PATH PYTHONUNBUFFERED=1 EDGEBIG_NEEDS=${NEEDS}
+# A volume that is mounted at /engines belongs to the user too: engines of bundles that cannot be written, and timing caches.
+ENV PATH=/opt/edgebig/bin:$PATH PYTHONUNBUFFERED=1 EDGEBIG_NEEDS=${NEEDS} EDGEBIG_ENGINES=/engines
 
 USER 10001
 WORKDIR /models

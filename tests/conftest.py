@@ -6,9 +6,14 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# no test asserts a time: a busy machine is no reason to fail
+settings.register_profile("edgebig", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+if os.environ.get("CI") != "true":  # there Hypothesis has a profile of its own, with the same and no randomness
+    settings.load_profile("edgebig")
 
 
 def _or_skip(path: Path, what: str) -> Path:

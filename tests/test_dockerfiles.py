@@ -35,7 +35,14 @@ BASES = [
 ]
 """Processor, Python and Ubuntu of the bases in the Dockerfiles' tables, and the extras that are installed there."""
 
-HOST_STEPS = ("apt-get ", "DEBIAN_FRONTEND=", "rm -rf /var/lib/apt/lists/", "useradd ", "groupadd ")
+HOST_STEPS = (
+    "apt-get ",
+    "DEBIAN_FRONTEND=",
+    "rm -rf /var/lib/apt/lists/",
+    "useradd ",
+    "groupadd ",
+    "install --directory ",
+)
 """Steps that change the system; the others are carried out."""
 
 
@@ -86,6 +93,8 @@ def test_it_runs_as_nobody_special_with_a_health_check_that_can_fail(name: str) 
     assert "COPY --from=wheel /dist /tmp/dist" in everything and "COPY . " not in everything
     run = " ".join(text for kind, text in stage if kind == "RUN")
     assert "import torch" in run and "useradd --create-home --uid 10001" in run
+    assert "install --directory --owner=edgebig --group=edgebig /engines" in run
+    assert any(kind == "ENV" and "EDGEBIG_ENGINES=/engines" in text for kind, text in stage)
     if name == "Dockerfile.jetson":
         assert "groupadd --force --system render" in run and "--groups video,render" in run
 
