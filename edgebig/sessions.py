@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 _BROKEN = "SimplifiedLayerNormFusion"
@@ -13,7 +13,7 @@ _ITS_MESSAGE = "InsertedPrecisionFreeCast"
 
 
 def open_session(
-    onnxruntime: Any, model: str | bytes, options: Any, *, providers: Sequence[Any], without: Sequence[str] = ()
+    onnxruntime: Any, model: str | bytes, options: Any, *, providers: Sequence[Any], without: Iterable[str] = ()
 ) -> Any:
     """An ``InferenceSession``; without the fusion that fails, where it does.
 
@@ -27,23 +27,10 @@ def open_session(
     Raises:
         Exception: as ``InferenceSession``: its errors have no common base but this.
     """
-    return open_without_fault(
-        lambda left_out: onnxruntime.InferenceSession(
-            model, options, providers=providers, disabled_optimizers=left_out
-        ),
-        without,
-    )
-
-
-def open_without_fault(opened: Callable[[list[str]], Any], without: Iterable[str] = ()) -> Any:
-    """What ``opened`` returns for the names of optimizers to leave out; without the fusion that fails, where it does.
-
-    Raises:
-        Exception: as ``opened``.
-    """
     try:
-        return opened([*without])
+        return onnxruntime.InferenceSession(model, options, providers=providers, disabled_optimizers=[*without])
     except Exception as error:
         if _ITS_MESSAGE not in str(error):
             raise
-    return opened([*without, _BROKEN])
+    left_out = [*without, _BROKEN]
+    return onnxruntime.InferenceSession(model, options, providers=providers, disabled_optimizers=left_out)

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from cli_runner import ROOT, environment
@@ -21,6 +22,11 @@ from onnx import TensorProto, helper
 
 C_CODE = ROOT / "examples" / "c"
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
+
+
+def rows(count: int, seed: int = 0) -> np.ndarray:  # type: ignore[type-arg]
+    """Inputs of a small network, each of eight numbers."""
+    return np.random.default_rng(seed).normal(size=(count, 8)).astype(np.float32)
 
 
 def slow_model() -> onnx.ModelProto:

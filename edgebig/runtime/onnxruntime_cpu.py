@@ -12,7 +12,6 @@ import numpy as np
 from edgebig.errors import BackendError, MissingExtra
 from edgebig.runtime.backend import CLOSED, Array
 from edgebig.runtime.onnxruntime_session import NativeSession, open_on_cpu
-from edgebig.sessions import open_without_fault
 from edgebig.spec import TensorSpec
 
 _LOG_FATAL = 4
@@ -70,10 +69,7 @@ class OnnxRuntimeCpu:
             options.intra_op_num_threads = threads
         self._graph = graph.name
         try:
-            session = open_without_fault(
-                lambda left_out: open_on_cpu(ort, str(graph), options, left_out),
-                _DONE_AHEAD if done_ahead else _SLOW_FUSIONS,
-            )
+            session = open_on_cpu(ort, str(graph), options, _DONE_AHEAD if done_ahead else _SLOW_FUSIONS)
         except Exception as error:  # its errors have no common base but this
             raise BackendError(f"ONNX Runtime {ort.__version__} does not open {graph.name}: {brief(error)}") from error
         self._session: Any = session

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from edgebig.sessions import open_session
+
 
 class NativeSession:
     """The part of ``onnxruntime.InferenceSession`` that a backend needs, of the same names."""
@@ -57,9 +59,7 @@ def open_on_cpu(onnxruntime: Any, graph: str, options: Any, disabled: Iterable[s
     Raises:
         Exception: ONNX Runtime refuses the graph; its errors have no other base in common.
     """
-    public = onnxruntime.InferenceSession(
-        graph, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(disabled)
-    )
+    public = open_session(onnxruntime, graph, options, providers=["CPUExecutionProvider"], without=disabled)
     try:
         return NativeSession(onnxruntime, public._sess, public)
     except AttributeError:

@@ -15,9 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import served
-import tiny
 from cli_runner import environment, run_process
-from served import Served
+from served import Served, rows
 
 from edgebig.errors import BackendError, InputError
 from edgebig.runtime import load
@@ -32,25 +31,9 @@ def _compiled() -> None:
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two layers: float32 ``x`` batch x 8 to ``y`` batch x 4."""
-    return tiny.write_bundle(tmp_path_factory.mktemp("mlp") / "b", {"model": tiny.mlp()}).path
-
-
-@pytest.fixture(scope="module")
 def server(bundle: Path) -> Iterator[Served]:
     with served.serving(bundle, "--shapes", "x:16x8", "--slots", "2") as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``y = x`` after a loop of ``n`` rounds of some hundred µs each."""
-    return tiny.write_bundle(tmp_path_factory.mktemp("slow") / "b", {"model": served.slow_model()}).path
-
-
-def rows(count: int, seed: int = 0) -> np.ndarray:  # type: ignore[type-arg]
-    return np.random.default_rng(seed).normal(size=(count, 8)).astype(np.float32)
 
 
 def test_outputs_are_the_session_s_bit_for_bit(server: Served, bundle: Path) -> None:

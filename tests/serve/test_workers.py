@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import served
-import tiny
 from cli_runner import run_process
+from served import rows
 
 from edgebig.runtime import load
 from edgebig.serve import Client, status
@@ -18,21 +18,6 @@ from edgebig.serve import Client, status
 @pytest.fixture(scope="module", autouse=True)
 def _compiled() -> None:
     served.needs_compiled_module()
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two layers: float32 ``x`` batch x 8 to ``y`` batch x 4."""
-    return tiny.write_bundle(tmp_path_factory.mktemp("mlp") / "b", {"model": tiny.mlp()}).path
-
-
-@pytest.fixture(scope="module")
-def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.write_bundle(tmp_path_factory.mktemp("slow") / "b", {"model": served.slow_model()}).path
-
-
-def rows(count: int, seed: int = 0) -> np.ndarray:  # type: ignore[type-arg]
-    return np.random.default_rng(seed).normal(size=(count, 8)).astype(np.float32)
 
 
 def test_workers_run_requests_at_once(slow: Path) -> None:
